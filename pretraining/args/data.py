@@ -1,0 +1,21 @@
+"""Which samples are read, and how far ahead."""
+
+from dataclasses import dataclass
+
+from pretraining.args.flags import flag, parse_int
+
+
+@dataclass
+class DataFlags:
+    dataset_path: str = flag("books_wiki_en_corpus", "folder of *train*.hdf5 and *test*.hdf5 shards")
+    num_workers: int = flag(4, "optimizer steps whose batches a loader thread prepares ahead of training; 0: no thread")
+    async_worker: bool = flag(
+        True, "the originals' asynchronous shard loading", no_effect="batches are prepared ahead whenever --num_workers > 0",
+    )
+    data_loader_type: str = flag(
+        "per_device", "the originals' way of sharing shards between ranks", choices=("dist", "per_device"),
+        no_effect="every rank takes its part of one global order, so the data does not depend on the number of ranks",
+    )
+    max_predictions_per_seq: int = flag(
+        None, "read at most so many masked positions per sample; default: all that a shard holds", parse_int,
+    )

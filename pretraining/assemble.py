@@ -1,0 +1,289 @@
+"""From a checked plan to a running trainer: builds every part, puts them together, and mends what a killed run left behind."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from dataset.errors import UserError
+from dataset.files import write_json, write_text
+from dataset.shard_format import ShardInfo
+from dataset.tokenizer import load_tokenizer, masking_exclusions
+from pretraining.batches.loader import Share, StepLoader
+from pretraining.batches.order import GlobalOrder
+from pretraining.batches.samples import MaskingRule, ShardReader
+from pretraining.budget import Budget, Clock, MonotonicClock, SimulatedClock, ValidationPlan
+from pretraining.checkpoint import changed_flags, find_checkpoint, read_state
+from pretraining.console import Console, say
+from pretraining.control import Control
+from pretraining.engine import Engine, engine_config, select_device, start_ranks, stop_ranks
+from pretraining.events import Events
+from pretraining.export import ExportRecipe, load_hf_tokenizer
+from pretraining.layer_norm import use_apex_layer_norm
+from pretraining.models.encoder import Encoder
+from pretraining.models.loading import load_model, quiet_transformers
+from pretraining.models.student import BuiltModel, build_student
+from pretraining.models.teacher import Teacher
+from pretraining.objectives.base import ObjectiveContext
+from pretraining.objectives.weighted import WeightedObjectives
+from pretraining.optimizers import build_optimizer
+from pretraining.outputs import Outputs, marker_step
+from pretraining.precision import Precision, select_precision
+from pretraining.preflight import Plan
+from pretraining.run_folder import RunFolder
+from pretraining.schedules import Schedule
+from pretraining.stopping import EarlyStop, StopSignal
+from pretraining.throughput import CostPerToken, device_peak
+from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker, check_tracker, cut_metrics, environment
+from pretraining.trained_module import TrainedModule, freeze_unreached
+from pretraining.trainer import Progress, Rhythm, Trainer
+from pretraining.validation import Validator
+
+DRY_RUN_BATCHES = 1
+
+
+@dataclass
+class Models:
+    """Teacher and trained module, on their device. `head_trained`: whether a loss reaches the student's MLM head."""
+
+    teacher: Teacher | None
+    module: TrainedModule
+    built: BuiltModel
+    head_trained: bool
+
+
+def run(plan: Plan) -> str:
+    """Train as planned; returns the exit reason. Writes nothing before everything that can be checked was checked."""
+    resolved, args = plan.resolved, plan.resolved.args
+    device = select_device(resolved.launch)
+    precision, line = select_precision(args.engine.precision, device)
+    if line is not None:
+        resolved.notes.append(line)
+    args.engine.precision = precision.name
+    check_tracker(args.run.report_to)
+    quiet_transformers()
+    tokenizer = load_hf_tokenizer(plan.tokenizer_source)
+    start_ranks(device)
+    try:
+        control = Control(resolved.launch.rank, resolved.launch.world_size)
+        models = build_models(plan, precision, device)
+        if control.rank == 0:
+            for note in resolved.notes:
+                say(f"note: {note}")
+        trainer = _assemble(plan, models, tokenizer, control, precision, device)
+        return trainer.run()
+    finally:
+        stop_ranks()
+
+
+def build_models(plan: Plan, precision: Precision, device: torch.device) -> Models:
+    """Teacher and student from the plan; the student's unreached parameters are frozen."""
+    resolved, args = plan.resolved, plan.resolved.args
+    context = ObjectiveContext(pairs=plan.pairs, temperature=args.distillation.temperature)
+    objective = WeightedObjectives(resolved.methods, context)
+    teacher_model = None
+    if plan.teacher is not None:
+        teacher_model = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", plan.architecture))
+    built = build_student(plan.student, plan.architecture, teacher_model, objective.needs.student.logits, args.run.seed)
+    width = teacher_model.model.config.hidden_size if teacher_model else None
+    teacher = None
+    if objective.needs.teacher is not None:
+        teacher = Teacher(teacher_model, plan.architecture, objective.needs.teacher, precision, device)
+    module = TrainedModule(Encoder(built.model, plan.architecture, built.has_head, objective.needs.student), objective)
+    frozen = freeze_unreached(module, width, built.model.config.vocab_size)
+    if frozen:
+        count = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
+        resolved.notes.append(f"{len(frozen)} weights ({count} numbers) that no loss reaches are frozen, such as {frozen[0]}")
+    if args.model.layer_norm_type == "apex":
+        use_apex_layer_norm(module, device)
+    module.to(device)
+    head = plan.architecture.head
+    head_trained = built.has_head and any(
+        parameter.requires_grad for name, parameter in module.student.model.named_parameters() if name.startswith(f"{head}."))
+    return Models(teacher, module, built, head_trained)
+
+
+def _assemble(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
+    resolved, args = plan.resolved, plan.resolved.args
+    config = engine_config(resolved, precision)
+    optimizer = build_optimizer(models.module, args.optimization)
+    engine = Engine(models.module, optimizer, config, precision)
+    folder = _open_folder(plan, control, config)
+    progress, saved = _restore(plan, folder, engine, control)
+    clock = _clock(resolved.simulated_seconds_per_step, progress)
+    sizes = [info.rows for info in plan.train_shards]
+    signal = StopSignal()
+    events = _events(plan, models, folder, control, saved, precision, device)
+    recipe = ExportRecipe(
+        built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
+        head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length)
+    tracking = events.tracking
+    outputs = Outputs(
+        folder, control, _validator(plan, control, precision, device), recipe, dict(resolved.methods),
+        lambda: {"wandb_id": tracking.wandb_id if tracking else None}, events.outside,
+        validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
+    share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
+    loader = StepLoader(
+        GlobalOrder(args.run.seed, sizes), _reader(plan, plan.train_shards), share, first_step=progress.step,
+        ahead=args.data.num_workers, pin=device.type == "cuda")
+    order = GlobalOrder(args.run.seed, sizes)
+    budget = _budget(plan, order, progress)
+    early_stop = EarlyStop(args.validation.use_early_stopping, args.validation.early_stop_time, args.validation.early_stop_eval_loss,
+                           args.validation.scale_cnt_limit)
+    return Trainer(engine, models.teacher, loader, order, budget, clock, _schedule(plan), control, _rhythm(plan), early_stop, signal,
+                   outputs, events, progress, device)
+
+
+def _open_folder(plan: Plan, control: Control, config: dict[str, Any]) -> RunFolder:
+    """Make the run's folder and write what describes the run, before anything else is written."""
+    folder, args = plan.folder, plan.resolved.args
+    if control.rank == 0:
+        try:
+            if folder.occupied:
+                say(f"note: the run that was here is now {folder.move_aside()}")
+            folder.finetune.mkdir(parents=True, exist_ok=True)
+            write_text(folder.path / "args.yaml", yaml.safe_dump(args.as_dict(), sort_keys=False))
+            write_json(folder.path / "deepspeed_config.json", config)
+            write_json(folder.path / "environment.json", {"project_name": args.run.project_name, **environment()})
+        except OSError as error:
+            raise UserError(f"--output_dir {folder.path}: cannot write there ({error.strerror}); choose another folder") from None
+    control.barrier()
+    return folder
+
+
+def _restore(plan: Plan, folder: RunFolder, engine: Engine, control: Control) -> tuple[Progress, dict[str, Any]]:
+    """Go on from the newest undamaged checkpoint where --resume asks for it; else the beginning."""
+    args = plan.resolved.args
+    if not args.run.resume:
+        return Progress(), {}
+    checkpoint, warnings = control.gather(find_checkpoint(folder.checkpoints) if control.rank == 0 else None)[0]
+    if control.rank == 0:
+        for warning in warnings:
+            say(f"warning: {warning}")
+    if checkpoint is None:
+        if control.rank == 0:
+            say("note: --resume: no checkpoint here yet, starting fresh")
+            cut_metrics(folder.metrics, -1)
+        return Progress(), {}
+    saved = read_state(checkpoint)
+    changes = list(changed_flags(saved["flags"], args.as_dict()))
+    if changes:
+        raise UserError(f"--resume: flags that change the mathematics differ from the run's ({'; '.join(changes)}); give the old "
+                        "values, or start another run with --current_run_id")
+    if saved["world_size"] != control.world_size and engine.stage > 0:
+        raise UserError(f"--resume: the checkpoint was made by {saved['world_size']} ranks and its optimizer state is split among them "
+                        f"(ZeRO {engine.stage}); {control.world_size} rank(s) cannot read it, launch {saved['world_size']}")
+    engine.load(checkpoint)
+    engine.load_scaler_state(saved["scaler"])
+    progress = Progress(**saved["progress"])
+    if control.rank == 0:
+        _cut_back(folder, progress)
+        say(f"resumed from {checkpoint} at step {progress.step}, {progress.hours:.3f} h")
+    control.barrier()
+    return progress, saved
+
+
+def _cut_back(folder: RunFolder, progress: Progress) -> None:
+    """Undo what was written after the checkpoint: later metrics go, later exports move to finetune/superseded/."""
+    cut_metrics(folder.metrics, progress.step)
+    folder.summary.unlink(missing_ok=True)
+    superseded = folder.finetune / "superseded"
+    for path in folder.finetune.glob("progress_*"):
+        if marker_step(path) > progress.step:
+            superseded.mkdir(exist_ok=True)
+            shutil.rmtree(superseded / path.name, ignore_errors=True)
+            os.replace(path, superseded / path.name)
+
+
+def _clock(simulated: float | None, progress: Progress) -> Clock:
+    if simulated is not None:
+        return SimulatedClock(simulated, steps_before=progress.step)
+    return MonotonicClock(hours_before=progress.hours)
+
+
+def _reader(plan: Plan, shards: list[ShardInfo]) -> ShardReader:
+    args, masking = plan.resolved.args, None
+    if any(info.masking == "none" for info in shards):
+        excluded: np.ndarray = masking_exclusions(load_tokenizer(plan.tokenizer_source))
+        masking = MaskingRule(args.run.seed, excluded)
+    return ShardReader(shards, plan.student.config["vocab_size"], args.data.max_predictions_per_seq, masking)
+
+
+def _validator(plan: Plan, control: Control, precision: Precision, device: torch.device) -> Validator | None:
+    flags = plan.resolved.args.validation
+    if not flags.do_validation:
+        return None
+    return Validator(_reader(plan, plan.test_shards), flags.validation_samples, flags.validation_micro_batch, control, precision, device)
+
+
+def _budget(plan: Plan, order: GlobalOrder, progress: Progress) -> Budget:
+    resolved, flags = plan.resolved, plan.resolved.args.budget
+    epochs_end = -(-order.position_after_shards(flags.num_epochs) // resolved.args.optimization.train_batch_size)
+    if resolved.args.run.dry_run:
+        epochs_end = 1
+    return Budget(resolved.total_hours, resolved.exit_hours, flags.max_steps, epochs_end, resolved.markers, list(progress.markers))
+
+
+def _schedule(plan: Plan) -> Schedule:
+    flags, budget = plan.resolved.args.optimization, plan.resolved.args.budget
+    return Schedule(
+        kind=flags.lr_schedule, curve=flags.curve, peak=flags.lr, total_hours=budget.total_training_time, max_steps=budget.max_steps,
+        warmup_proportion=flags.warmup_proportion, num_warmup_steps=flags.num_warmup_steps, decay_rate=flags.decay_rate,
+        decay_step=flags.decay_step)
+
+
+def _rhythm(plan: Plan) -> Rhythm:
+    args = plan.resolved.args
+    validation = ValidationPlan(
+        begin_every=args.validation.validation_epochs_begin, middle_every=args.validation.validation_epochs,
+        end_every=args.validation.validation_epochs_end, begin_proportion=args.validation.validation_begin_proportion,
+        end_proportion=args.validation.validation_end_proportion)
+    return Rhythm(args.run.print_steps, args.budget.num_epochs_between_checkpoints, validation,
+                  args.budget.finetune_checkpoint_at_end, args.run.seed)
+
+
+def _events(
+    plan: Plan, models: Models, folder: RunFolder, control: Control, saved: dict[str, Any], precision: Precision, device: torch.device,
+) -> Events:
+    args = plan.resolved.args
+    tracking = console = None
+    if control.rank == 0:
+        other = None
+        if args.run.report_to == "tensorboard":
+            other = TensorBoardTracker(folder.path)
+        elif args.run.report_to == "wandb":
+            name = f"{args.run.job_name}-{args.run.current_run_id}" if args.run.current_run_id else args.run.job_name
+            other = WandbTracker(folder.path, args.run.project_name, args.run.job_name, name, args.as_dict(), saved.get("wandb_id"))
+        tracking = Tracking(folder.metrics, other)
+        place = saved.get("progress", {"step": 0, "samples": 0, "tokens": 0, "hours": 0.0})
+        tracking.log({"event": "resume" if saved else "start", **{key: place[key] for key in ("step", "samples", "tokens", "hours")},
+                      "progress": min(1.0, place["hours"] / plan.resolved.total_hours)})
+        console = Console(plan.resolved.exit_hours, args.budget.max_steps)
+    layers = sum(parameter.numel() for parameter in models.module.student.layers.parameters())
+    cost = CostPerToken(layers, models.teacher.layer_parameters if models.teacher else 0)
+    peak = device_peak(torch.cuda.get_device_name(device), precision.name) if device.type == "cuda" else None
+    finetune = folder.finetune
+    return Events(tracking, console, folder.summary, cost, peak, control.world_size,
+                  lambda: [path.name for path in sorted(finetune.glob("progress_*"), key=marker_step)])
+
+
+def dry_run_flags(plan: Plan, folder: Path) -> None:
+    """Turn a plan into one step of everything in a temporary folder: train, validate, checkpoint, export."""
+    args = plan.resolved.args
+    args.run.report_to = "none"
+    args.budget.finetune_checkpoint_at_end = True
+    plan.folder = RunFolder(folder / "run")
+
+
+def describe_dry_run(folder: Path) -> str:
+    """What the temporary run did, in one line."""
+    summary = json.loads((folder / "run" / "summary.json").read_text(encoding="utf-8"))
+    size = sum(path.stat().st_size for path in (folder / "run" / "checkpoints").rglob("*") if path.is_file())
+    losses = ", ".join(f"{name} {value:.6g}" for name, value in summary["losses"].items())
+    return f"dry run: one step, {losses}; a checkpoint takes {size / 1e6:.0f} MB; nothing was left behind"

@@ -1,0 +1,133 @@
+"""Steps of micro-batches, prepared ahead of training by one thread.
+
+Which samples a step uses is decided by its number alone, so the loader has no state worth saving. A thread and not processes: reading
+HDF5 and NumPy's indexing release the interpreter lock, batches need no pickling, and nothing is left behind when a run is killed.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pretraining.batches.order import GlobalOrder, Segment
+from pretraining.batches.samples import SampleRows, ShardReader
+from pretraining.signals import Batch, Unit
+
+
+@dataclass(frozen=True)
+class Share:
+    """This rank's part of every global batch. Micro-batch m of the step is number m·world + rank of the global batch."""
+
+    rank: int
+    world_size: int
+    micro_batch: int
+    accumulation: int
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro_batch * self.accumulation * self.world_size
+
+
+def collate(rows: SampleRows, micro_index: int) -> Batch:
+    """One micro-batch from its rows, cut to its longest sequence (rounded up to a multiple of 8, which matrix units like)."""
+    width = min(rows.input_ids.shape[1], -(-int(rows.widths.max()) // 8) * 8)
+    mask = rows.mask[:, :width] != 0
+    tokens = int(mask.sum())
+    used = np.arange(rows.positions.shape[1]) < rows.predictions[:, None]
+    row_of, slot_of = np.nonzero(used)
+    masked_index = row_of * width + rows.positions[row_of, slot_of]
+    return Batch(
+        input_ids=torch.from_numpy(rows.input_ids[:, :width].astype(np.int64)),
+        token_type_ids=torch.from_numpy(rows.segment_ids[:, :width].astype(np.int64)),
+        mask=torch.from_numpy(mask),
+        masked_index=torch.from_numpy(masked_index.astype(np.int64)),
+        labels=torch.from_numpy(rows.labels[row_of, slot_of].astype(np.int64)),
+        counts={Unit.TOKENS: tokens, Unit.MASKED: len(masked_index), Unit.SEQUENCES: len(mask)},
+        has_padding=tokens < mask.size,
+        micro_index=micro_index,
+    )
+
+
+class StepLoader:
+    """Iterates over steps from `first_step` on; each item is this rank's list of `accumulation` micro-batches.
+
+    `ahead` steps are prepared by a thread (0: none). Errors of the thread are raised where the batch is asked for.
+    """
+
+    def __init__(self, order: GlobalOrder, reader: ShardReader, share: Share, first_step: int, ahead: int, pin: bool) -> None:
+        self.order, self.reader, self.share, self.pin = order, reader, share, pin
+        self._next_step = first_step
+        self._queue: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=max(1, ahead))
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="loader", daemon=True) if ahead > 0 else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        if self._thread is None:
+            return self._build_next()
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread; needed before the shards may be moved."""
+        self._closing.set()
+        if self._thread is not None:
+            while self._thread.is_alive():
+                try:
+                    self._queue.get_nowait()
+                except queue.Empty:
+                    self._thread.join(timeout=0.05)
+
+    def _build_next(self) -> list[Batch]:
+        share, start = self.share, self._next_step * self.share.global_batch
+        self._next_step += 1
+        batches = []
+        for micro_step in range(share.accumulation):
+            index = micro_step * share.world_size + share.rank
+            rows = self.reader.read(self.order.segments(start + index * share.micro_batch, share.micro_batch))
+            batch = collate(rows, index)
+            batches.append(batch.pin_memory() if self.pin else batch)
+        return batches
+
+    def _produce(self) -> None:
+        while not self._closing.is_set():
+            try:
+                item: list[Batch] | BaseException = self._build_next()
+            except BaseException as error:
+                item = error
+            while not self._closing.is_set():
+                try:
+                    self._queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+
+
+def validation_batches(reader: ShardReader, samples: int | None, micro_batch: int, rank: int, world_size: int) -> Iterator[Batch]:
+    """This rank's micro-batches of the fixed held-out set: every row of the shards, or `samples` rows evenly spread over them.
+
+    The set and its cut into micro-batches do not depend on the number of ranks; ranks take turns.
+    """
+    sizes = [info.rows for info in reader.shards]
+    total = sum(sizes)
+    wanted = total if samples is None else min(samples, total)
+    chosen = np.arange(wanted, dtype=np.int64) * total // wanted
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for index, first in enumerate(range(0, wanted, micro_batch)):
+        if index % world_size != rank:
+            continue
+        part = chosen[first : first + micro_batch]
+        shard_of = np.searchsorted(starts, part, side="right") - 1
+        segments = [Segment(0, int(shard), part[shard_of == shard] - starts[shard]) for shard in np.unique(shard_of)]
+        yield collate(reader.read(segments), index)

@@ -1,0 +1,116 @@
+"""The budget: the only place that reads a clock, and the decisions that follow from one reading of it.
+
+The clock starts with the first training step and runs through validation, checkpoints and exports; the time a run was down is not
+charged. It is read once per optimizer step, on rank 0, and everything decided about that step is a function of that number.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+SECONDS_PER_HOUR = 3600.0
+
+
+class Clock(ABC):
+    """Hours since the first training step of the run, earlier pieces of a resumed run included."""
+
+    def __init__(self, hours_before: float = 0.0) -> None:
+        self.hours_before = hours_before
+
+    @abstractmethod
+    def start(self) -> None:
+        """A training step begins; the first call starts the clock."""
+
+    @abstractmethod
+    def step_done(self) -> None:
+        """One optimizer step was taken."""
+
+    @abstractmethod
+    def hours(self) -> float: ...
+
+
+class MonotonicClock(Clock):
+    _started: float | None = None
+
+    def start(self) -> None:
+        if self._started is None:
+            self._started = time.monotonic()
+
+    def step_done(self) -> None:
+        pass
+
+    def hours(self) -> float:
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self.hours_before + running / SECONDS_PER_HOUR
+
+
+class SimulatedClock(Clock):
+    """Every optimizer step takes `seconds_per_step`, everything else takes none: for tests and proofs."""
+
+    def __init__(self, seconds_per_step: float, steps_before: int = 0) -> None:
+        super().__init__()
+        self.seconds_per_step, self.steps = seconds_per_step, steps_before
+
+    def start(self) -> None:
+        pass
+
+    def step_done(self) -> None:
+        self.steps += 1
+
+    def hours(self) -> float:
+        # One product and no running sum: step n reads the same hours in an uninterrupted and in a resumed run.
+        return self.steps * self.seconds_per_step / SECONDS_PER_HOUR
+
+
+@dataclass
+class Budget:
+    """Hours in, decisions out. `markers` are fractions of `total_hours`, ascending; `passed` those that were acted on."""
+
+    total_hours: float
+    exit_hours: float
+    max_steps: int
+    stop_step: int
+    markers: tuple[float, ...]
+    passed: list[float] = field(default_factory=list)
+
+    def progress(self, hours: float) -> float:
+        """Share of the budget that is used, in [0, 1]."""
+        return min(1.0, hours / self.total_hours)
+
+    def stop_reason(self, hours: float, step: int) -> str | None:
+        """Why training stops before the next step, or None. `stop_step` bounds steps beside `max_steps` (--num_epochs)."""
+        if hours >= self.exit_hours:
+            return "time_budget" if self.exit_hours >= self.total_hours else "early_exit_marker"
+        return "max_steps" if step >= min(self.max_steps, self.stop_step) else None
+
+    def take_markers(self, hours: float) -> list[float]:
+        """Markers reached at `hours` and not acted on before; they count as passed from now on."""
+        reached = [marker for marker in self.markers if marker not in self.passed and hours / self.total_hours >= marker]
+        self.passed.extend(reached)
+        return reached
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """When the held-out loss is measured: every so many finished shards, by stage of the budget."""
+
+    begin_every: int
+    middle_every: int
+    end_every: int
+    begin_proportion: float
+    end_proportion: float
+
+    def is_due(self, progress: float, shards_before: int, shards_now: int) -> bool:
+        """Whether the last step completed a shard whose number is a multiple of the stage's interval."""
+        if progress < self.begin_proportion:
+            every = self.begin_every
+        elif progress > 1 - self.end_proportion:
+            every = self.end_every
+        else:
+            every = self.middle_every
+        return crossed_multiple(every, shards_before, shards_now)
+
+
+def crossed_multiple(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]; never for `every` < 1."""
+    return every >= 1 and now // every > max(0, before) // every

@@ -1,0 +1,55 @@
+"""One small message per optimizer step between ranks, on a CPU group so that the device is never stalled for it.
+
+It carries rank 0's clock, the batch counts of all ranks and whether anybody was asked to stop, and gives every rank the same numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pretraining.signals import UNITS, Unit
+
+
+@dataclass(frozen=True)
+class StepMessage:
+    """`hours` of rank 0's clock; `counts` over the global batch of the next step; `stop_asked` if any rank got a signal."""
+
+    hours: float
+    counts: dict[Unit, float]
+    stop_asked: bool
+
+
+class Control:
+    """Agreement between ranks. Counts up to 2^53 are exact in the float64 that carries them."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        # NCCL would put the message in line behind the kernels of the step before; gloo's is answered by the hosts.
+        self.group = dist.new_group(backend="gloo") if world_size > 1 and dist.get_backend() != "gloo" else None
+
+    def exchange(self, hours: float, counts: dict[Unit, int], stop_asked: bool) -> StepMessage:
+        """All ranks call this once per step, each with its own values."""
+        message = [hours if self.rank == 0 else 0.0, float(stop_asked), *(float(counts[unit]) for unit in UNITS)]
+        summed = self.sum(message)
+        return StepMessage(summed[0], dict(zip(UNITS, summed[2:], strict=True)), summed[1] > 0)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Elementwise float64 sum over ranks, the same on each."""
+        if self.world_size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.group)
+        return tensor.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every rank brought, in rank order, on each; for rare messages of any picklable kind."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def barrier(self) -> None:
+        self.sum([0.0])

@@ -1,0 +1,99 @@
+"""The events of metrics.jsonl, the lines on the console, and summary.json. Every rank makes the calls, rank 0 writes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dataset.files import write_json
+from pretraining.console import Console, say
+from pretraining.signals import Unit
+from pretraining.throughput import CostPerToken, share_of_peak
+from pretraining.tracking import Tracking
+
+
+class Events:
+    """`tracking` and `console` are None on all ranks but 0."""
+
+    def __init__(
+        self, tracking: Tracking | None, console: Console | None, summary: Path, cost: CostPerToken, peak: float | None, devices: int,
+        markers: Callable[[], list[str]],
+    ) -> None:
+        self.tracking, self.console, self.summary = tracking, console, summary
+        self.cost, self.peak, self.devices = cost, peak, devices
+        self._list_markers = markers
+        self._interval_tokens = self._interval_samples = self._interval_steps = 0
+        self._interval_started = 0.0
+        self._outside = 0.0
+        self._total_tokens = 0
+        self._total_seconds = 0.0
+
+    def start_interval(self) -> None:
+        self._interval_started, self._outside = time.monotonic(), 0.0
+        self._interval_tokens = self._interval_samples = self._interval_steps = 0
+
+    def count(self, counts: dict[Unit, float]) -> None:
+        """A step over `counts` was launched."""
+        self._interval_tokens += int(counts[Unit.TOKENS])
+        self._interval_samples += int(counts[Unit.SEQUENCES])
+        self._interval_steps += 1
+
+    def say(self, text: str) -> None:
+        if self.tracking is not None:
+            say(text)
+
+    def log(self, event: str, state: Any, progress: float, values: dict[str, Any]) -> None:
+        """An event at the hours of the last agreed clock reading. Its work does not count as training speed."""
+        if self.tracking is not None:
+            self.tracking.log({"event": event, **_place(state, progress), **values})
+            if event in ("validation", "marker", "checkpoint"):
+                shown = ", ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
+                                  for name, value in values.items())
+                say(f"{event} at step {state.step}: {shown}")
+
+    def outside(self, seconds: float) -> None:
+        """Validation, checkpoints and exports took `seconds` of this interval."""
+        self._outside += seconds
+
+    def train(
+        self, state: Any, progress: float, loss: float, means: dict[str, float], rate: float, norm: float | None,
+    ) -> None:
+        """The `train` event of the interval that ends now."""
+        seconds = max(1e-9, time.monotonic() - self._interval_started - self._outside)
+        tokens_per_s = self._interval_tokens / seconds
+        event = {
+            "event": "train", **_place(state, progress), "loss": loss,
+            **{f"loss/{name}": mean for name, mean in means.items()}, "lr": rate, "grad_norm": norm,
+            "samples_per_s": self._interval_samples / seconds, "tokens_per_s": tokens_per_s,
+            "step_s": seconds / max(1, self._interval_steps),
+        }
+        mfu = share_of_peak(tokens_per_s, self.cost, self.peak, self.devices)
+        if mfu is not None:
+            event["mfu"] = mfu
+        self._total_tokens += self._interval_tokens
+        self._total_seconds += seconds
+        if self.tracking is not None:
+            self.tracking.log(event)
+            self.console.update(event)
+        self.start_interval()
+
+    def summarise(self, reason: str, state: Any, progress: float, why: str | None, closing_s: float) -> None:
+        """summary.json, the last thing a run writes, and the `stop` event."""
+        if self.tracking is None:
+            return
+        summary = {
+            "exit_reason": reason, "why": why, "hours": state.hours, "closing_s": closing_s, "steps": state.step,
+            "samples": state.samples, "tokens": state.tokens, "losses": state.losses,
+            "tokens_per_s": self._total_tokens / self._total_seconds if self._total_seconds else None,
+            "markers": self._list_markers(),
+        }
+        self.tracking.log({"event": "stop", **_place(state, progress), "exit_reason": reason})
+        self.tracking.close()
+        self.console.close()
+        write_json(self.summary, summary)
+        say(f"stopped: {reason}{f' ({why})' if why else ''} after {state.step} steps, {state.hours:.3f} h; closing work took "
+            f"{closing_s:.1f} s")
+
+
+def _place(state: Any, progress: float) -> dict[str, Any]:
+    return {"step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours, "progress": progress}

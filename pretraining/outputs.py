@@ -1,0 +1,72 @@
+"""What a run puts on the disk beside its metrics: held-out losses measured, checkpoints, exports. Every rank makes the calls."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pretraining.checkpoint import save_checkpoint
+from pretraining.control import Control
+from pretraining.engine import Engine
+from pretraining.export import ExportRecipe, export_student
+from pretraining.models.teacher import Teacher
+from pretraining.run_folder import RunFolder
+from pretraining.validation import Validator
+
+
+class Outputs:
+    """`weights` are the objectives' by name. `timed` is told the seconds that each piece of work took."""
+
+    def __init__(
+        self, folder: RunFolder, control: Control, validator: Validator | None, recipe: ExportRecipe, weights: dict[str, float],
+        extra_state: Callable[[], dict[str, Any]], timed: Callable[[float], None], validation_limit: int | None = None,
+    ) -> None:
+        self.folder, self.control, self.validator, self.recipe = folder, control, validator, recipe
+        self.weights, self._extra_state, self._timed = weights, extra_state, timed
+        self._validation_limit = validation_limit
+
+    def validate(self, engine: Engine, teacher: Teacher | None) -> dict[str, float] | None:
+        """Held-out losses, or None without --do_validation."""
+        if self.validator is None:
+            return None
+        started = time.monotonic()
+        losses = self.validator.measure(engine.module, teacher, self._validation_limit)
+        self._timed(time.monotonic() - started)
+        return losses
+
+    def save(self, engine: Engine, state: Any) -> str:
+        """A training checkpoint of `state`; returns its folder relative to the run's."""
+        started = time.monotonic()
+        saved = {"progress": asdict(state), "scaler": engine.scaler_state(), "flags": self.recipe.flags,
+                 "world_size": self.control.world_size, **self._extra_state()}
+        path = save_checkpoint(self.folder.checkpoints, state.step, engine, saved, self.control)
+        self._timed(time.monotonic() - started)
+        return str(path.relative_to(self.folder.path))
+
+    def export(self, engine: Engine, state: Any, fraction: float) -> str:
+        """The student as a Hugging Face folder named after `fraction` of the budget; returns its path relative to the run's."""
+        started = time.monotonic()
+        path = self.folder.finetune / marker_name(fraction, state.step)
+        weights = engine.master_weights()
+        if self.control.rank == 0:
+            export_student(self.recipe, weights, path, {
+                "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
+                "validation_loss": state.losses.get("held-out loss"), "losses": state.losses,
+            })
+        self.control.barrier()
+        self._timed(time.monotonic() - started)
+        return str(path.relative_to(self.folder.path))
+
+    def markers(self) -> list[str]:
+        """Folder names of the exports, oldest first."""
+        return [path.name for path in sorted(self.folder.finetune.glob("progress_*"), key=marker_step)]
+
+
+def marker_name(fraction: float, step: int) -> str:
+    """progress_0.25_step_40."""
+    return f"progress_{round(fraction, 4)}_step_{step}"
+
+
+def marker_step(path: Path) -> int:
+    return int(path.name.rpartition("_")[2])

@@ -1,0 +1,179 @@
+"""Everything that files can tell before torch is imported: teacher, student, shards, tokenizer, run folder.
+
+A mistake found here costs a second and writes nothing; found later it costs hours. What only the device can tell follows in
+`pretraining.engine`.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset.errors import UserError
+from dataset.shard_format import ShardInfo, check_ids, check_tokenizer, find_shards, read_info
+from dataset.tokenizer import load_tokenizer, vocabulary_sha256
+from pretraining.args.resolve import Resolved
+from pretraining.layers import pair_layers
+from pretraining.models.catalog import ARCHITECTURES, Architecture, ModelFolder, read_model_folder
+from pretraining.objectives.catalog import OBJECTIVES
+from pretraining.run_folder import RunFolder, check_run_folder
+from pretraining.student_plan import StudentPlan, plan_student
+
+
+@dataclass
+class Plan:
+    """A run that has passed every check that needs no torch.
+
+    `pairs` are ((student layer, teacher layer), ...) for objectives that compare layers, else empty. `tokenizer_source` is a
+    folder, a vocab.txt or a hub name.
+    """
+
+    resolved: Resolved
+    architecture: Architecture
+    teacher: ModelFolder | None
+    student: StudentPlan
+    pairs: tuple[tuple[int, int], ...]
+    train_shards: list[ShardInfo]
+    test_shards: list[ShardInfo]
+    tokenizer_source: str
+    tokenizer_sha256: str | None
+    folder: RunFolder
+
+
+def make_plan(resolved: Resolved) -> Plan:
+    """Check files against flags; UserError for the first thing that cannot work."""
+    args = resolved.args
+    folder = check_run_folder(args)
+    architecture = ARCHITECTURES[args.model.model_type]
+    teacher = None
+    if args.distillation.teacher_path is not None:
+        teacher = read_model_folder(args.distillation.teacher_path, "--teacher_path", architecture)
+    _check_teacher_head(resolved, teacher)
+    student = plan_student(args, teacher, architecture)
+    pairs = _pairs(resolved, teacher, student)
+    train, test = _shards(resolved)
+    student.config["vocab_size"] = _vocabulary(student, train)
+    source = _tokenizer_source(args, teacher, student)
+    digest = vocabulary_sha256(load_tokenizer(source)) if Path(source).expanduser().exists() else None
+    _check_shards(resolved, student, architecture, train + test, digest)
+    _check_disk(folder, student)
+    _write_back(args, student, pairs, source)
+    return Plan(resolved, architecture, teacher, student, pairs, train, test, source, digest, folder)
+
+
+def _check_teacher_head(resolved: Resolved, teacher: ModelFolder | None) -> None:
+    for name, _ in resolved.methods:
+        if OBJECTIVES[name].teacher_logits and teacher is not None and teacher.has_head is False:
+            raise UserError(f"--method {name} compares logits, but --teacher_path {teacher.path} has no MLM head; "
+                            "hidden_mse works with this teacher")
+
+
+def _pairs(resolved: Resolved, teacher: ModelFolder | None, student: StudentPlan) -> tuple[tuple[int, int], ...]:
+    names = [name for name, _ in resolved.methods if OBJECTIVES[name].layers]
+    if not names or teacher is None:
+        return ()
+    flags = resolved.args.distillation
+    pairs = pair_layers(flags.layer_selection, flags.student_layer_selection,
+                        teacher.config["num_hidden_layers"], student.config["num_hidden_layers"])
+    narrow = [name for name in names if OBJECTIVES[name].same_width]
+    if narrow and student.config["hidden_size"] != teacher.config["hidden_size"]:
+        width_free = [name for name, entry in OBJECTIVES.items() if not entry.same_width]
+        raise UserError(f"--method {narrow[0]} needs equal widths: the student's hidden_size is {student.config['hidden_size']}, the "
+                        f"teacher's {teacher.config['hidden_size']}; --hidden_size {teacher.config['hidden_size']} works, "
+                        f"or an objective free of width: {', '.join(width_free)}")
+    return pairs
+
+
+def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
+    args = resolved.args
+    folder = Path(args.data.dataset_path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"--dataset_path {args.data.dataset_path}: no such folder; give a folder of train and test HDF5 shards "
+                        "(dataset/generate_samples.py makes them)")
+    train_files, test_files = find_shards(folder)
+    if args.validation.do_validation and not test_files:
+        raise UserError(f"--do_validation: no test shards (names with `test`, .hdf5) in {folder}; add some, or leave the flag out")
+    train = [read_info(path) for path in train_files]
+    test = [read_info(path) for path in test_files] if args.validation.do_validation else []
+    lengths = {info.max_seq_length for info in train + test}
+    if len(lengths) > 1:
+        odd = next(info for info in train + test if info.max_seq_length != train[0].max_seq_length)
+        raise UserError(f"{odd.path}: sequences of {odd.max_seq_length} tokens, {train[0].path} has {train[0].max_seq_length}; "
+                        "all shards of a run need one length")
+    foreign = sum(not info.is_ours for info in train + test)
+    if foreign:
+        resolved.notes.append(f"{foreign} of {len(train + test)} shards carry no attributes (made by other scripts): "
+                              "tokenizer and masking cannot be checked, ids are")
+    stored = max((info.predictions or 0) for info in train)
+    asked = args.data.max_predictions_per_seq
+    if asked is not None and asked < stored:
+        resolved.notes.append(f"--max_predictions_per_seq {asked}: the shards hold up to {stored} masked positions per sample; "
+                              f"those past {asked} are not learnt from")
+    return train, test
+
+
+def _vocabulary(student: StudentPlan, train: list[ShardInfo]) -> int:
+    """The student's vocabulary size; a student from scratch that was told nothing takes the shards'."""
+    if student.config.get("vocab_size") is not None:
+        return student.config["vocab_size"]
+    return int(train[0].attributes.get("vocab_size", 30522))
+
+
+def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPlan) -> str:
+    if args.model.tokenizer_name is not None:
+        return args.model.tokenizer_name
+    for folder in (student.folder, teacher.path if teacher else None):
+        if folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+            return str(folder)
+    raise UserError("no tokenizer to save with the student: give --tokenizer_name FOLDER (or vocab.txt, or a hub name)")
+
+
+def _check_shards(
+    resolved: Resolved, student: StudentPlan, architecture: Architecture, shards: list[ShardInfo], digest: str | None,
+) -> None:
+    config = student.config
+    vocabulary, positions = config["vocab_size"], config["max_position_embeddings"] - architecture.reserved_positions
+    if shards[0].max_seq_length > positions:
+        raise UserError(f"{shards[0].path}: sequences of {shards[0].max_seq_length} tokens, the student has {positions} positions; "
+                        "shards of at most that length are needed")
+    for info in shards:
+        if info.rows == 0:
+            raise UserError(f"{info.path}: no samples in it; remove the file")
+        if digest is not None:
+            check_tokenizer(info, digest)
+        # Our shards were checked when they were written and say so; reading every id of a corpus would take minutes.
+        if not info.is_ours or int(info.attributes.get("vocab_size", 0)) > vocabulary:
+            check_ids(info.path, vocabulary)
+    batch, rows = resolved.args.optimization.train_batch_size, sum(info.rows for info in shards if info.split == "train")
+    if batch > rows:
+        resolved.notes.append(f"--train_batch_size {batch} is more than the {rows} training samples: a step sees samples repeatedly")
+
+
+def _check_disk(folder: RunFolder, student: StudentPlan) -> None:
+    """Weights and two Adam moments in fp32 for one checkpoint, weights again for one export."""
+    needed = student.parameter_estimate() * 4 * 4
+    free = shutil.disk_usage(folder.existing_ancestor).free
+    if free < needed:
+        raise UserError(f"--output_dir: {free / 1e9:.1f} GB free at {folder.existing_ancestor}, one checkpoint and one export need "
+                        f"about {needed / 1e9:.1f} GB; free some, or choose another disk")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.existing_ancestor, prefix=".write_test_"):
+            pass
+    except OSError as error:
+        raise UserError(f"--output_dir {folder.path}: cannot write there ({error.strerror}); choose a folder you may write to") from None
+
+
+def _write_back(args: Any, student: StudentPlan, pairs: tuple[tuple[int, int], ...], tokenizer_source: str) -> None:
+    """Put what was decided by files into the flags, so that args.yaml repeats the run even if defaults change."""
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                 "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings", "type_vocab_size",
+                 "initializer_range"):
+        setattr(args.model, name, student.config[name])
+    args.model.encoder_ln_mode, args.model.layernorm_embedding = "post-ln", True
+    args.model.tokenizer_name = tokenizer_source
+    if student.source == "teacher":
+        args.distillation.student_layers = ",".join(map(str, student.layers))
+    if pairs:
+        args.distillation.student_layer_selection = ",".join(str(student_layer) for student_layer, _ in pairs)
+        args.distillation.layer_selection = ",".join(str(teacher_layer) for _, teacher_layer in pairs)

@@ -1,0 +1,90 @@
+"""The folder of one run: its paths, and whether a new run may start in it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset.errors import UserError
+from pretraining.args.parser import Args
+
+UNFINISHED_REASONS = ("signal", "deadline", "rank_failure")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths below OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID. `occupied` means that an earlier run must be moved aside first."""
+
+    path: Path
+    occupied: bool = False
+
+    @property
+    def existing_ancestor(self) -> Path:
+        """The nearest folder at or above `path` that exists."""
+        folder = self.path.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def finetune(self) -> Path:
+        return self.path / "finetune"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def move_aside(self) -> Path:
+        """Rename the folder to NAME.old_N and return that path."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.old_{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        return aside
+
+
+def run_path(args: Args) -> Path:
+    """OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID, with ~ expanded."""
+    return Path(args.run.output_dir).expanduser() / args.run.job_name / args.run.current_run_id
+
+
+def check_run_folder(args: Args) -> RunFolder:
+    """The run's folder; UserError where it holds a run that --resume or --overwrite must decide about."""
+    path = run_path(args)
+    folder = RunFolder(path)
+    ancestor = folder.existing_ancestor
+    if not ancestor.is_dir():
+        raise UserError(f"--output_dir {path}: {ancestor} is a file; choose a folder")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise UserError(f"--output_dir {path}: no permission to write in {ancestor}; choose another folder")
+    if not path.exists() or args.run.dry_run:
+        return folder
+    finished = _finished(folder)
+    has_checkpoint = any(folder.checkpoints.glob("step_*")) if folder.checkpoints.is_dir() else False
+    if args.run.overwrite:
+        return RunFolder(path, occupied=any(path.iterdir()))
+    if finished:
+        raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, "
+                        "--current_run_id NAME starts another beside it")
+    if has_checkpoint and not args.run.resume:
+        raise UserError(f"{path} holds an unfinished run with checkpoints; --resume goes on with it, --overwrite moves it aside")
+    return RunFolder(path, occupied=not has_checkpoint and any(path.iterdir()))
+
+
+def _finished(folder: RunFolder) -> str | None:
+    """The exit reason of a finished run, or None."""
+    if not folder.summary.is_file():
+        return None
+    try:
+        reason = json.loads(folder.summary.read_text(encoding="utf-8"))["exit_reason"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        raise UserError(f"{folder.summary}: not a summary of a run; --overwrite moves the folder aside") from None
+    return None if reason in UNFINISHED_REASONS else reason

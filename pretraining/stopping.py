@@ -1,0 +1,50 @@
+"""Reasons to stop before the budget is used: a run that has failed, or somebody who asks."""
+
+import math
+import signal
+from types import FrameType
+
+
+class EarlyStop:
+    """Decides from held-out losses and loss scales that a run is lost (--use_early_stopping), and records why.
+
+    NaN or infinite losses end any run as `diverged`, asked or not: what follows would be hours of nothing.
+    """
+
+    def __init__(self, enabled: bool, after_minutes: float, above_loss: float, scale_limit: int) -> None:
+        self.enabled, self.after_minutes, self.above_loss, self.scale_limit = enabled, after_minutes, above_loss, scale_limit
+        self.reason: str | None = None
+        self.why: str | None = None
+
+    def diverge(self, why: str) -> None:
+        self.reason, self.why = "diverged", why
+
+    def look_at_loss(self, loss: float, hours: float) -> None:
+        """Called with every held-out loss."""
+        if not math.isfinite(loss):
+            self.diverge(f"the held-out loss is {loss}")
+        elif self.enabled and hours * 60 > self.after_minutes and loss > self.above_loss:
+            self.reason = "early_stop"
+            self.why = f"the held-out loss {loss:.4f} is above {self.above_loss} after {self.after_minutes} minutes"
+
+    def look_at_scale(self, steps_at_one: int) -> None:
+        """Called after every fp16 step with the number of steps within this shard whose loss scale was down to 1."""
+        if self.enabled and steps_at_one >= self.scale_limit:
+            self.diverge(f"the fp16 loss scale was down to 1 for {steps_at_one} steps of one shard")
+
+
+class StopSignal:
+    """Remembers SIGTERM and SIGINT, so that all ranks can agree to save and stop before the next step."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    @property
+    def asked(self) -> bool:
+        return self.number is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # A second signal is for someone who will not wait.
+        signal.signal(number, self._before[number])
+        self.number = number

@@ -1,0 +1,128 @@
+"""What a run tells: metrics.jsonl always, TensorBoard or W&B when asked. Rank 0 only.
+
+metrics.jsonl is appended a whole line at a time, so a kill can at most cut the last one; on resume it is cut back to the checkpoint.
+"""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataset.errors import UserError
+from dataset.files import whole_file
+
+_NOT_METRICS = ("event", "step")
+
+
+class Tracker(Protocol):
+    def log(self, event: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MetricsFile:
+    """One JSON object per line and event; `event` and `step` come first."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def log(self, event: dict[str, Any]) -> None:
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardTracker:
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"))
+
+    def log(self, event: dict[str, Any]) -> None:
+        for name, value in _scalars(event).items():
+            self._writer.add_scalar(f"{event['event']}/{name}", value, event["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbTracker:
+    """Online, or offline where WANDB_MODE=offline says so; the run's id is kept so that a resumed run goes on in the same plot."""
+
+    def __init__(self, folder: Path, project: str, group: str, name: str, flags: dict[str, Any], run_id: str | None) -> None:
+        import wandb
+
+        self._run = wandb.init(project=project, group=group, name=name, config=flags, dir=str(folder), id=run_id,
+                               resume="allow" if run_id else None)
+        self.run_id: str = self._run.id
+
+    def log(self, event: dict[str, Any]) -> None:
+        values = {f"{event['event']}/{name}": value for name, value in _scalars(event).items()}
+        self._run.log({**values, "step": event["step"]})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _scalars(event: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in event.items() if isinstance(value, (int, float)) and name not in _NOT_METRICS}
+
+
+def check_tracker(report_to: str) -> None:
+    """UserError where the tracker that --report_to names is not installed; before anything is trained."""
+    package = {"tensorboard": "tensorboard", "wandb": "wandb"}.get(report_to)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise UserError(f"--report_to {report_to}: the package {package} is not installed; pip install {package}, or leave the flag out")
+
+
+class Tracking:
+    """All trackers of a run behind one `log`."""
+
+    def __init__(self, metrics: Path, other: Tracker | None) -> None:
+        self._trackers: list[Tracker] = [MetricsFile(metrics), *([other] if other is not None else [])]
+        self.wandb_id: str | None = getattr(other, "run_id", None)
+
+    def log(self, event: dict[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.log(event)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Keep the events of metrics.jsonl up to `step`; a last line without its end goes."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if event["step"] <= step and event["event"] != "stop":
+            kept.append(line)
+    with whole_file(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for environment.json."""
+    import platform
+
+    import deepspeed
+    import numpy
+    import torch
+    import transformers
+
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "deepspeed": deepspeed.__version__,
+        "transformers": transformers.__version__, "numpy": numpy.__version__, "platform": platform.platform(),
+        "cpu_count": os.cpu_count(), "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "world_size": int(os.environ["WORLD_SIZE"]),
+    }

@@ -1,0 +1,226 @@
+"""The loop: one message between ranks, one decision, one optimizer step; until the budget, the steps or a signal end it.
+
+It takes any module that returns (loss, shares of the global mean by term) and knows no encoder. Everything that decides about a step
+(stop, markers, validation, checkpoint, learning rate) follows from one reading of rank 0's clock and from the step's number.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pretraining.batches.loader import StepLoader
+from pretraining.batches.order import GlobalOrder
+from pretraining.budget import Budget, Clock, ValidationPlan, crossed_multiple
+from pretraining.control import Control, StepMessage
+from pretraining.engine import Engine
+from pretraining.events import Events
+from pretraining.outputs import Outputs
+from pretraining.schedules import Schedule
+from pretraining.signals import Unit
+from pretraining.stopping import EarlyStop, StopSignal
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with every checkpoint. `interval` holds what the next `train` event will average."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    hours: float = 0.0
+    markers: list[float] = field(default_factory=list)
+    pending_export: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+    interval: dict[str, float] = field(default_factory=dict)
+    interval_steps: int = 0
+    overflow_steps: int = 0
+    shards_seen: int = -1  # finished shards when validation and checkpoints were last decided; -1: never
+
+
+@dataclass
+class Rhythm:
+    """How often things happen."""
+
+    print_steps: int
+    shards_between_checkpoints: int
+    validation: ValidationPlan
+    finetune_at_end: bool
+    seed: int
+
+
+class Trainer:
+    """Runs from `progress` to an exit reason; `outputs` does what reaches the disk, `events` what is told."""
+
+    def __init__(
+        self, engine: Engine, teacher: Any, loader: StepLoader, order: GlobalOrder, budget: Budget, clock: Clock, schedule: Schedule,
+        control: Control, rhythm: Rhythm, early_stop: EarlyStop, signal: StopSignal, outputs: Outputs, events: Events,
+        progress: Progress, device: torch.device,
+    ) -> None:
+        self.engine, self.teacher, self.loader, self.order = engine, teacher, loader, order
+        self.budget, self.clock, self.schedule, self.control = budget, clock, schedule, control
+        self.rhythm, self.early_stop, self.signal = rhythm, early_stop, signal
+        self.outputs, self.events, self.progress, self.device = outputs, events, progress, device
+        self._interval: dict[str, torch.Tensor] = {}
+        self._last_saved: int | None = None
+        self._rate = 0.0
+
+    def run(self) -> str:
+        """Train until something ends it; returns the exit reason of summary.json."""
+        state = self.progress
+        self._restore_interval()
+        if state.pending_export is not None:
+            self._export(state.pending_export)
+        self.events.start_interval()
+        while True:
+            batches = next(self.loader)
+            counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
+            message = self.control.exchange(self.clock.hours(), counts, self.signal.asked)
+            state.hours = message.hours
+            if state.interval_steps and state.step % self.rhythm.print_steps == 0:
+                self._report()
+            reason = "signal" if message.stop_asked else self.budget.stop_reason(state.hours, state.step)
+            if self.early_stop.reason is None and reason is None:
+                self._between_steps()
+            if self.early_stop.reason is not None or reason is not None:
+                return self._close(self.early_stop.reason or reason)
+            self._step(batches, message)
+
+    def _between_steps(self) -> None:
+        """What falls due after the last step: validation, markers, checkpoints."""
+        state = self.progress
+        before, now = state.shards_seen, self.order.shards_finished(state.samples)
+        state.shards_seen = now
+        if now > before:
+            state.overflow_steps = 0
+        reached = self.budget.take_markers(state.hours)
+        if reached or before < 0 or self.rhythm.validation.is_due(self.budget.progress(state.hours), before, now):
+            self._validate()
+        if reached:
+            self._reach(reached)
+        elif before >= 0 and crossed_multiple(self.rhythm.shards_between_checkpoints, before, now):
+            self._save()
+
+    def _step(self, batches: list, message: StepMessage) -> None:
+        """One optimizer step over this rank's micro-batches."""
+        state, engine = self.progress, self.engine
+        self.clock.start()
+        self._rate = self.schedule.learning_rate(state.hours, state.step)
+        engine.set_learning_rate(self._rate)
+        for number, batch in enumerate(batches):
+            on_device = batch.to(self.device)
+            signals = self.teacher(on_device) if self.teacher is not None else None
+            # Dropout is a function of (seed, step, place of the micro-batch in the global batch): nothing to save, nothing to replay.
+            torch.manual_seed(dropout_seed(self.rhythm.seed, state.step, batch.micro_index))
+            self._add(engine.forward_backward(on_device, signals, message.counts))
+            if number == len(batches) - 1 and (state.step + 1) % self.rhythm.print_steps == 0:
+                engine.note_gradient_norm()
+            engine.micro_step_done()
+        self.clock.step_done()
+        state.step += 1
+        state.interval_steps += 1
+        state.samples += int(message.counts[Unit.SEQUENCES])
+        state.tokens += int(message.counts[Unit.TOKENS])
+        if self.early_stop.enabled and engine.precision.name == "fp16":
+            state.overflow_steps += engine.loss_scale <= 1.0
+            self.early_stop.look_at_scale(state.overflow_steps)
+        self.events.count(message.counts)
+
+    def _add(self, shares: dict[str, torch.Tensor]) -> None:
+        for name, share in shares.items():
+            self._interval[name] = self._interval[name] + share.double() if name in self._interval else share.double()
+
+    def _interval_sums(self) -> dict[str, float]:
+        """Sums since the last report, over ranks. The only place of the loop that waits for the device."""
+        names = list(self._interval)
+        sums = self.control.sum(torch.stack([self._interval[name] for name in names]).tolist()) if names else []
+        return dict(zip(names, sums, strict=True))
+
+    def _report(self) -> None:
+        """The `train` event of the steps since the last one."""
+        state = self.progress
+        means = {name: total / state.interval_steps for name, total in self._interval_sums().items()}
+        loss = math.fsum(self.outputs.weights[name.split("/")[0]] * mean for name, mean in means.items())
+        state.losses = {**{name: value for name, value in state.losses.items() if name.startswith("held-out")},
+                        "training loss": loss, **{f"training loss/{name}": mean for name, mean in means.items()}}
+        self._interval, state.interval, state.interval_steps = {}, {}, 0
+        self.events.train(state, self.budget.progress(state.hours), loss, means, self._rate, self.engine.gradient_norm())
+        if not math.isfinite(loss):
+            self.early_stop.diverge(f"the training loss is {loss} at step {state.step}")
+
+    def _restore_interval(self) -> None:
+        # Only rank 0 carries the saved sums on, because they are sums over ranks.
+        if self.control.rank == 0:
+            self._interval = {name: torch.tensor(value, dtype=torch.float64, device=self.device)
+                              for name, value in self.progress.interval.items()}
+        else:
+            self._interval = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.progress.interval}
+
+    def _validate(self) -> None:
+        losses = self.outputs.validate(self.engine, self.teacher)
+        if losses is None:
+            return
+        state = self.progress
+        training = {name: value for name, value in state.losses.items() if name.startswith("training")}
+        state.losses = {**{f"held-out {name}": value for name, value in losses.items()}, **training}
+        self.events.log("validation", state, self.budget.progress(state.hours), losses)
+        self.early_stop.look_at_loss(losses["loss"], state.hours)
+
+    def _reach(self, markers: list[float]) -> None:
+        """One export for all markers reached at once, named after the last; the checkpoint comes first and knows of it."""
+        state = self.progress
+        if len(markers) > 1:
+            self.events.say(f"markers {', '.join(map(str, markers))} were reached at once; one export stands for them")
+        state.markers = list(self.budget.passed)
+        state.pending_export = markers[-1]
+        self._save()
+        self._export(markers[-1])
+
+    def _export(self, fraction: float) -> None:
+        state = self.progress
+        folder = self.outputs.export(self.engine, state, fraction)
+        state.pending_export = None
+        self.events.log("marker", state, self.budget.progress(state.hours), {"fraction": fraction, "folder": folder})
+
+    def _save(self) -> None:
+        state = self.progress
+        if self._last_saved == state.step and state.pending_export is None:
+            return
+        state.interval = self._interval_sums()
+        self._restore_interval()
+        folder = self.outputs.save(self.engine, state)
+        self._last_saved = state.step
+        self.events.log("checkpoint", state, self.budget.progress(state.hours), {"folder": folder})
+
+    def _close(self, reason: str) -> str:
+        """Work after the last step: final validation, export, checkpoint, summary. Its time is reported apart."""
+        started, state = time.monotonic(), self.progress
+        self.loader.close()
+        if state.interval_steps and reason != "signal":
+            self._report()
+        if reason not in ("signal", "diverged"):
+            self._validate()
+            reached = self.budget.take_markers(state.hours)
+            if reached:
+                self._reach(reached)
+            elif self.rhythm.finetune_at_end:
+                state.pending_export = self.budget.progress(state.hours)
+                self._save()
+                self._export(state.pending_export)
+        if reason != "diverged":
+            self._save()
+        self.events.summarise(reason, state, self.budget.progress(state.hours), self.early_stop.why, time.monotonic() - started)
+        return reason
+
+
+def dropout_seed(seed: int, step: int, micro_index: int) -> int:
+    """A 64-bit seed from three counters, by SplitMix64's mixing: near counters give unrelated seeds."""
+    value = seed
+    for counter in (step, micro_index):
+        value = (value + 0x9E3779B97F4A7C15 * (counter + 1)) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value

@@ -1,0 +1,44 @@
+"""Distil or pre-train a BERT-family encoder under a wall-clock budget: parse, check, build, run."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from dataset.errors import run_command
+from pretraining.args.parser import parse
+from pretraining.args.resolve import resolve
+from pretraining.launch import read_launch
+
+# The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
+EXIT_REQUEUE = 75
+
+
+def main() -> int:
+    args = parse(sys.argv[1:])
+    launch = read_launch(args.run.local_rank)
+    resolved = resolve(args, launch)
+    if args.run.print_config:
+        if launch.rank == 0:
+            print(yaml.safe_dump(args.as_dict(), sort_keys=False), end="")
+            for note in resolved.notes:
+                print(f"note: {note}", file=sys.stderr)
+        return 0
+    from pretraining.preflight import make_plan
+
+    plan = make_plan(resolved)
+    from pretraining import assemble
+
+    if not args.run.dry_run:
+        return EXIT_REQUEUE if assemble.run(plan) == "signal" else 0
+    with tempfile.TemporaryDirectory(dir=plan.folder.existing_ancestor, prefix=".dry_run_") as folder:
+        assemble.dry_run_flags(plan, Path(folder))
+        assemble.run(plan)
+        if launch.rank == 0:
+            print(assemble.describe_dry_run(Path(folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
