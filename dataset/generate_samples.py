@@ -20,7 +20,6 @@ from dataset.errors import UserError, run_command
 from dataset.jobs import core_count, run_jobs
 
 OUR_SHARD = re.compile(r"(train|test)_shard_\d+\.hdf5")
-STATIC_DEFAULTS = {"masked_lm_prob": 0.15, "max_predictions_per_seq": 20, "dup_factor": 1}
 SHORTEST_ROW = 4
 
 
@@ -35,10 +34,9 @@ def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--max_seq_length", type=int, default=512, help="tokens of a sample, two special ones included")
     parser.add_argument("--masking", choices=["static", "none"], default="static", help="none: the trainer masks")
-    # These three default to None here so that giving them with --masking none can be told from not giving them.
-    parser.add_argument("--masked_lm_prob", type=float, help="share of a sample's tokens to predict (default: 0.15)")
-    parser.add_argument("--max_predictions_per_seq", type=int, help="most predictions of a sample (default: 20)")
-    parser.add_argument("--dup_factor", type=int, help="how often the text is used, masked anew (default: 1)")
+    parser.add_argument("--masked_lm_prob", type=float, default=0.15, help="share of a sample's tokens to predict")
+    parser.add_argument("--max_predictions_per_seq", type=int, default=20, help="most predictions of a sample")
+    parser.add_argument("--dup_factor", type=int, default=1, help="how often the text is used, masked anew")
     parser.add_argument("--short_seq_prob", type=float, default=0.1, help="share of samples cut short at random")
     parser.add_argument("--seed", type=int, default=555)
     parser.add_argument("--n_processes", type=int, default=core_count(), help="default: number of cores")
@@ -46,9 +44,6 @@ def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     flags.dir, flags.output_dir = flags.dir.expanduser(), flags.output_dir.expanduser()
     check_flags(flags)
-    for name, default in STATIC_DEFAULTS.items():
-        if getattr(flags, name) is None:
-            setattr(flags, name, default)
     return flags
 
 
@@ -62,15 +57,11 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise UserError(f"--vocab_file {flags.vocab_file} does not exist")
     if flags.vocab_file and flags.model_name:
         print(f"no effect: --model_name {flags.model_name}: --vocab_file is the tokenizer", file=sys.stderr)
-    if flags.masking == "none":
-        if flags.dup_factor not in (None, 1):
-            raise UserError(
-                f"--dup_factor {flags.dup_factor} with --masking none would write the same text several times; "
-                "--dup_factor 1 would work, as the trainer masks anew in every epoch"
-            )
-        for name in ("masked_lm_prob", "max_predictions_per_seq"):
-            if getattr(flags, name) is not None:
-                print(f"no effect: --{name}: with --masking none the trainer masks", file=sys.stderr)
+    if flags.masking == "none" and flags.dup_factor > 1:
+        raise UserError(
+            f"--dup_factor {flags.dup_factor} with --masking none would write the same text several times; "
+            "--dup_factor 1 would work, as the trainer masks anew in every epoch"
+        )
     for name, least, most in (
         ("max_seq_length", SHORTEST_ROW, None),
         ("max_predictions_per_seq", 1, None),
@@ -180,7 +171,7 @@ def missing_jobs(planned: list, flags: argparse.Namespace, settings, tokenizer) 
 def say_if_capped(flags: argparse.Namespace) -> None:
     """A line where the cap on predictions, not the probability, decides how much of a full sample is masked."""
     uncapped = round(flags.max_seq_length * flags.masked_lm_prob)
-    if flags.masking == "static" and uncapped > flags.max_predictions_per_seq:
+    if uncapped > flags.max_predictions_per_seq:
         print(
             f"--max_predictions_per_seq {flags.max_predictions_per_seq} masks "
             f"{flags.max_predictions_per_seq / flags.max_seq_length:.1%} of a full sample; {uncapped} would reach "

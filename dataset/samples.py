@@ -142,7 +142,7 @@ def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer: Tokeni
     ids = special_ids(tokenizer)
     with job.source.open("rb") as source:
         source_sha256 = file_digest(source, "sha256").hexdigest()
-    attributes = {
+    return {
         shards.ATTRIBUTE_VERSION: shards.FORMAT_VERSION,
         shards.ATTRIBUTE_SPLIT: job.split,
         shards.ATTRIBUTE_MASKING: settings.masking,
@@ -154,6 +154,9 @@ def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer: Tokeni
         "mask_token_id": ids.mask,
         "lowercase": int(is_lowercasing(tokenizer)),
         "max_seq_length": settings.max_seq_length,
+        # With masking "none" the trainer masks on the fly, by these two.
+        "max_predictions_per_seq": settings.max_predictions_per_seq,
+        "masked_lm_prob": settings.masked_lm_prob,
         "short_seq_prob": settings.short_seq_prob,
         "seed": settings.seed,
         "file_index": job.file_index,
@@ -161,10 +164,6 @@ def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer: Tokeni
         "source": job.source.name,
         "source_sha256": source_sha256,
     }
-    if settings.masking == shards.STATIC:
-        attributes["max_predictions_per_seq"] = settings.max_predictions_per_seq
-        attributes["masked_lm_prob"] = settings.masked_lm_prob
-    return attributes
 
 
 def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str) -> int:

@@ -76,7 +76,7 @@ def run(plan: Plan) -> str:
         if control.rank == 0:
             for note in resolved.notes:
                 say(f"note: {note}")
-        trainer = _assemble(plan, models, tokenizer, control, precision, device)
+        trainer = make_trainer(plan, models, tokenizer, control, precision, device)
         return trainer.run()
     finally:
         stop_ranks()
@@ -109,7 +109,7 @@ def build_models(plan: Plan, precision: Precision, device: torch.device) -> Mode
     return Models(teacher, module, built, head_trained)
 
 
-def _assemble(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
+def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
     resolved, args = plan.resolved, plan.resolved.args
     config = engine_config(resolved, precision)
     optimizer = build_optimizer(models.module, args.optimization)

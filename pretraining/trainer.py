@@ -86,7 +86,7 @@ class Trainer:
                 self._between_steps()
             if self.early_stop.reason is not None or reason is not None:
                 return self._close(self.early_stop.reason or reason)
-            self._step(batches, message)
+            self.step(batches, message)
 
     def _between_steps(self) -> None:
         """What falls due after the last step: validation, markers, checkpoints."""
@@ -103,7 +103,7 @@ class Trainer:
         elif before >= 0 and crossed_multiple(self.rhythm.shards_between_checkpoints, before, now):
             self._save()
 
-    def _step(self, batches: list, message: StepMessage) -> None:
+    def step(self, batches: list, message: StepMessage) -> None:
         """One optimizer step over this rank's micro-batches."""
         state, engine = self.progress, self.engine
         self.clock.start()

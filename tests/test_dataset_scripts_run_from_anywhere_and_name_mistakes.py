@@ -99,11 +99,10 @@ def test_a_mistake_is_one_line(name, flags, message, inputs, tmp_path):
 
 def test_flags_without_effect_say_so(inputs, tmp_path):
     flags = ["--dir", inputs / "text", "-o", tmp_path / "out", "--vocab_file", inputs / "tok" / "vocab.txt"]
-    flags += ["--model_name", "x", "--masking", "none", "--masked_lm_prob", "0.2", "--max_predictions_per_seq", "3"]
+    flags += ["--model_name", "x"]
     done = run_script("generate_samples", *flags)
     assert done.returncode == 0, done.stderr
-    for name in ("model_name", "masked_lm_prob", "max_predictions_per_seq"):
-        assert f"no effect: --{name}" in done.stderr
+    assert "no effect: --model_name" in done.stderr
     done = run_script("process_data", *script_flags("process_data", inputs, tmp_path / "p"), "--n_processes", 4)
     assert "no effect: --n_processes" in done.stderr
 

@@ -167,6 +167,8 @@ def test_other_settings_need_overwrite_and_leave_nothing_old_behind(corpus, samp
     generate(tmp_path, "samples", "--masking", "none", "--overwrite")
     train, test = find_shards(tmp_path / "samples")
     assert (len(train), len(test)) == (3, 2) and {read_info(path).masking for path in train + test} == {"none"}
+    rule = {(read_info(path).attributes["masked_lm_prob"], read_info(path).attributes["max_predictions_per_seq"]) for path in train}
+    assert rule == {(0.15, 5)}, "the trainer masks by what the shard says"
 
 
 def test_text_shards_are_replaced_only_when_asked(corpus, tmp_path):
