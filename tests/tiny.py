@@ -1,0 +1,167 @@
+"""Tiny tokenizers, models, shards and batches for the training tests: made anew from seeds, in milliseconds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAD, UNK, CLS, SEP, MASK = range(5)
+WORDS = [first + second + third for first in "bdfgklmn" for second in "aeiou" for third in ("", "ra", "so")]
+VOCABULARY = len(SPECIAL) + len(WORDS)
+PREDICTIONS = 6
+MASKED_SHARE = 0.15
+
+
+def make_tokenizer(folder: Path) -> Path:
+    """A WordPiece tokenizer of `VOCABULARY` tokens in `folder` (vocab.txt, tokenizer.json, tokenizer_config.json); returns the folder.
+
+    The files are written without transformers, so a test may call this and start nothing heavy.
+    """
+    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]) + "\n", encoding="utf-8")
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "BertTokenizerFast", "do_lower_case": True, "model_max_length": 64, "pad_token": "[PAD]",
+        "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+    }) + "\n", encoding="utf-8")
+    return folder
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """The hash that shards of the tokenizer in `folder` carry."""
+    from dataset.tokenizer import load_tokenizer, vocabulary_sha256
+
+    return vocabulary_sha256(load_tokenizer(folder))
+
+
+def make_model(
+    family: str = "bert", layers: int = 4, hidden: int = 32, heads: int = 4, head: bool = True, vocab: int = VOCABULARY, seed: int = 0,
+    dropout: float = 0.1,
+) -> Any:
+    """A random `transformers` model of `family` (bert or roberta), in memory and in eval mode, with an MLM head or without.
+
+    Every parameter is drawn anew with a spread of 0.1 (norm weights around 1), so that no bias is 0 and no two layers are alike.
+    """
+    import torch
+    import transformers
+
+    positions = {"bert": 64, "roberta": 66}[family]
+    settings: dict[str, Any] = {"type_vocab_size": 2} if family == "bert" else {
+        "type_vocab_size": 1, "pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP}
+    config = transformers.AutoConfig.for_model(
+        family, vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=2 * hidden,
+        max_position_embeddings=positions, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **settings)
+    name = {"bert": "Bert", "roberta": "Roberta"}[family]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{name}{'ForMaskedLM' if head else 'Model'}")(config)
+        for path, parameter in model.named_parameters():
+            parameter.normal_(mean=float("LayerNorm.weight" in path or "layer_norm.weight" in path), std=0.1)
+    return model.eval()
+
+
+def make_teacher(
+    folder: Path, layers: int = 4, hidden: int = 32, heads: int = 4, head: bool = True, vocab: int = VOCABULARY, seed: int = 0,
+    family: str = "bert",
+) -> Path:
+    """`make_model` saved in `folder` with the tokenizer of `make_tokenizer`; returns the folder.
+
+    64 positions, dropout 0.1 in config.json. `head=False` saves the bare encoder with its pooler.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    make_tokenizer(folder)
+    make_model(family, layers, hidden, heads, head, vocab, seed).save_pretrained(folder)
+    return folder
+
+
+def sample_arrays(rows: int, length: int, masking: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Samples of 4 to `length` real tokens with the keys and dtypes of a shard; every second one has a second segment.
+
+    With masking `static` each has min(PREDICTIONS, max(1, round(0.15 n))) masked tokens.
+    """
+    input_ids, input_mask, segment_ids = (np.zeros((rows, length), np.int32) for _ in range(3))
+    positions, labels = (np.zeros((rows, PREDICTIONS), np.int32) for _ in range(2))
+    for row, real in enumerate(rng.integers(4, length, rows, endpoint=True)):
+        input_ids[row, :real] = rng.integers(len(SPECIAL), VOCABULARY, real)
+        input_ids[row, 0], input_ids[row, real - 1] = CLS, SEP
+        input_mask[row, :real] = 1
+        segment_ids[row, real // 2 : real] = row % 2
+        count = min(PREDICTIONS, max(1, round(MASKED_SHARE * int(real))))
+        positions[row, :count] = np.sort(rng.choice(np.arange(1, real - 1), min(count, real - 2), replace=False))
+        labels[row, :count] = input_ids[row, positions[row, :count]]
+        if masking == "static":
+            input_ids[row, positions[row, :count]] = MASK
+    stored = {"masked_lm_positions": positions, "masked_lm_ids": labels} if masking == "static" else {}
+    return {"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids, **stored}
+
+
+def make_shards(
+    folder: Path, train: int = 2, test: int = 1, rows: int = 40, length: int = 32, masking: str = "static", seed: int = 0,
+    uneven: bool = False,
+) -> Path:
+    """`train` and `test` shards in `folder` as the tokenizer of `make_tokenizer` would give them; returns the folder.
+
+    Sample lengths run evenly from 4 to `length`; `masking` is static or none. Shards have `rows` rows each, or with `uneven` shard i
+    has rows + i.
+    """
+    import tempfile
+
+    from dataset.shard_format import write_shard
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        digest = tokenizer_sha256(make_tokenizer(Path(temporary)))
+    for split, count in (("train", train), ("test", test)):
+        for index in range(count):
+            attributes = {
+                "format_version": 1, "split": split, "masking": masking, "tokenizer_sha256": digest, "vocab_size": VOCABULARY,
+                "pad_token_id": PAD, "cls_token_id": CLS, "sep_token_id": SEP, "mask_token_id": MASK, "max_seq_length": length,
+                "max_predictions_per_seq": PREDICTIONS, "masked_lm_prob": MASKED_SHARE, "seed": seed, "duplicate": 0,
+                "source": f"tiny_{index}",
+            }
+            rng = np.random.default_rng([seed, split == "test", index])
+            arrays = sample_arrays(rows + index * uneven, length, masking, rng)
+            write_shard(folder / f"{split}_shard_{index}.hdf5", arrays, attributes)
+    return folder
+
+
+def make_batch(lengths: tuple[int, ...] = (9, 4, 12), width: int | None = None, seed: int = 0, predictions: int = 2) -> Any:
+    """A `Batch` of sequences of `lengths` real tokens in `width` columns (default: the longest), each with up to `predictions` masks.
+
+    Tokens, segments and masks depend on `lengths` and `seed` and not on `width`.
+    """
+    import torch
+
+    from pretraining.signals import Batch, Unit
+
+    rng = np.random.default_rng(seed)
+    width = width or max(lengths)
+    ids, segments = np.zeros((len(lengths), width), np.int64), np.zeros((len(lengths), width), np.int64)
+    masked_index, labels = [], []
+    for row, real in enumerate(lengths):
+        ids[row, :real] = rng.integers(len(SPECIAL), VOCABULARY, real)
+        segments[row, real // 2 : real] = 1
+        for position in sorted(rng.choice(np.arange(1, real), min(predictions, real - 1), replace=False).tolist()):
+            masked_index.append(row * width + position)
+            labels.append(int(ids[row, position]))
+            ids[row, position] = MASK
+    mask = np.arange(width) < np.array(lengths)[:, None]
+    return Batch(
+        input_ids=torch.from_numpy(ids), token_type_ids=torch.from_numpy(segments), mask=torch.from_numpy(mask),
+        masked_index=torch.tensor(masked_index, dtype=torch.int64), labels=torch.tensor(labels, dtype=torch.int64),
+        counts={Unit.TOKENS: sum(lengths), Unit.MASKED: len(labels), Unit.SEQUENCES: len(lengths)},
+        has_padding=any(real < width for real in lengths), micro_index=0,
+    )
