@@ -1,0 +1,136 @@
+"""Single runs of the real trainer: trackers, --dry_run, divergence, pre-training without a teacher, a bare encoder, the run folder."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from launching import events, losses, summary, train
+from safetensors.torch import load_file
+from tiny import make_shards, make_teacher
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    make_teacher(folder / "teacher")
+    make_teacher(folder / "headless", head=False)
+    make_shards(folder / "shards")
+    return folder
+
+
+def flags(place, run, *more, teacher="teacher", method="hidden_mse"):
+    return ["--dataset_path", str(place / "shards"), "--teacher_path", str(place / teacher), "--distillation", "--method", method,
+            "--student_initialize", "--num_hidden_layers", "2", "--layer_selection", "3", "--train_batch_size", "8",
+            "--train_micro_batch_size_per_gpu", "4", "--lr", "1e-3", "--output_dir", str(place / "out"), "--job_name", run,
+            "--lr_schedule", "constant_step", "--num_warmup_steps", "0", "--max_steps", "4", "--print_steps", "2", "--precision", "fp32",
+            "--layer_norm_type", "pytorch", *more]
+
+
+def test_tensorboard_gets_what_metrics_jsonl_gets(place):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(flags(place, "tb", "--report_to", "tensorboard", "--do_validation"))
+    run = place / "out" / "tb"
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == [2, 4]
+    assert [scalar.value for scalar in board.Scalars("train/loss")] == pytest.approx(losses(run))
+    assert [scalar.value for scalar in board.Scalars("validation/loss")] == pytest.approx(
+        [event["loss"] for event in events(run, "validation")])
+
+
+def test_wandb_works_offline(place):
+    pytest.importorskip("wandb")
+    done = train(flags(place, "wb", "--report_to", "wandb", "--current_run_id", "1"), WANDB_MODE="offline")
+    run = place / "out" / "wb" / "1"
+    assert list(run.glob("wandb/offline-run-*/run-*.wandb")), done.stderr
+    assert len(losses(run)) == 2
+
+
+def test_dry_run_does_one_step_of_everything_and_leaves_nothing(place):
+    done = train(flags(place, "dry", "--dry_run", "--do_validation"))
+    assert done.stdout.startswith("dry run: one step, held-out loss") and done.stdout.count("\n") == 1
+    assert not (place / "out" / "dry").exists()
+    assert not list(place.glob("**/.dry_run_*"))
+
+
+def test_a_diverged_run_says_so_and_keeps_no_broken_state(place):
+    done = train(flags(place, "nan", "--lr", "1e30", "--max_steps", "50", "--gradient_clipping", "0"))
+    run = place / "out" / "nan"
+    assert summary(run)["exit_reason"] == "diverged" and "loss is nan" in summary(run)["why"]
+    assert summary(run)["steps"] < 50 and "diverged" in done.stderr
+    assert not list(run.glob("finetune/progress_*")) and not list(run.glob("checkpoints/step_*"))
+
+
+def test_early_stop_looks_at_the_held_out_loss(place):
+    train(flags(place, "early", "--do_validation", "--use_early_stopping", "--early_stop_time", "1", "--early_stop_eval_loss", "1e-6",
+                "--max_steps", "40", "--clock", "simulated:30", "--validation_epochs", "1"))
+    done = summary(place / "out" / "early")
+    # Shards of 40 samples in steps of 8: the first held-out loss after more than one minute is that of step 5.
+    assert (done["exit_reason"], done["steps"]) == ("early_stop", 5)
+
+
+def test_pretraining_needs_no_teacher(place):
+    scratch = ["--dataset_path", str(place / "shards"), "--output_dir", str(place / "out"), "--job_name", "mlm", "--encoder_ln_mode",
+               "post-ln", "--layernorm_embedding", "--hidden_size", "32", "--num_hidden_layers", "1", "--num_attention_heads", "4",
+               "--intermediate_size", "64", "--max_position_embeddings", "64", "--tokenizer_name", str(place / "teacher" / "vocab.txt"),
+               "--train_batch_size", "8", "--train_micro_batch_size_per_gpu", "8", "--lr", "3e-3", "--lr_schedule", "step", "--max_steps",
+               "60", "--print_steps", "20", "--precision", "fp32"]
+    train(scratch)
+    run = place / "out" / "mlm"
+    assert losses(run)[-1] < losses(run)[0]
+    config = json.loads((run / "finetune" / summary(run)["markers"][-1] / "config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM"] and config["vocab_size"] == 125
+
+
+def test_a_student_without_a_head_is_a_bare_encoder_and_says_so(place):
+    from transformers import AutoModel
+
+    train(flags(place, "bare", teacher="headless"))
+    marker = place / "out" / "bare" / "finetune" / summary(place / "out" / "bare")["markers"][-1]
+    model, info = AutoModel.from_pretrained(marker, output_loading_info=True)
+    assert type(model).__name__ == "BertModel" and not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert "bare encoder" in (marker / "README.md").read_text()
+    pooler = load_file(place / "headless" / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(model.pooler.dense.weight, pooler)
+
+
+def test_the_run_folder_holds_what_it_should(place):
+    train(flags(place, "folder", "--do_validation"))
+    run = place / "out" / "folder"
+    assert {path.name for path in run.iterdir()} == {
+        "args.yaml", "deepspeed_config.json", "environment.json", "metrics.jsonl", "checkpoints", "finetune", "summary.json"}
+    assert not [path for path in run.rglob("*") if path.name.startswith(".partial")]
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["event"] == "start"
+    for event in events(run):
+        assert {"step", "samples", "tokens", "hours", "progress", "loss", "loss/hidden_mse", "lr", "grad_norm", "samples_per_s",
+                "tokens_per_s", "step_s"} <= set(event)
+    state = json.loads((run / "finetune" / summary(run)["markers"][-1] / "run_state.json").read_text())
+    assert state["step"] == 4 and state["validation_loss"] == events(run, "validation")[-1]["loss"]
+    recipe = yaml.safe_load((run / "args.yaml").read_text())
+    assert recipe["layer_selection"] == "3" and recipe["student_layers"] == "1,3" and recipe["hidden_size"] == 32
+
+
+def test_args_yaml_repeats_the_run_and_overwrite_keeps_the_old_one(place):
+    train(flags(place, "again"))
+    run = place / "out" / "again"
+    before = losses(run)
+    recipe = place / "recipe.yaml"
+    recipe.write_text((run / "args.yaml").read_text())
+    refused = train(["--config", str(recipe)], status=2)
+    assert "holds a finished run (max_steps)" in refused.stderr
+    train(["--config", str(recipe), "--overwrite"])
+    assert losses(run) == before == losses(place / "out" / "again.old_1")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("stage", ["0", "1", "2"])
+def test_every_precision_and_stage_trains_on_a_gpu(place, precision, stage):
+    run = f"gpu_{precision}_{stage}"
+    train(flags(place, run, "--precision", precision, "--zero_stage", stage, "--max_steps", "60", "--print_steps", "20", "--do_validation"))
+    held_out = [event["loss"] for event in events(place / "out" / run, "validation")]
+    assert held_out[-1] < held_out[0]
