@@ -1,8 +1,8 @@
 """Distil or pre-train a BERT-family encoder under a wall-clock budget: parse, check, build, run."""
 
+import os
+import shutil
 import sys
-import tempfile
-from pathlib import Path
 
 import yaml
 
@@ -32,11 +32,16 @@ def main() -> int:
 
     if not args.run.dry_run:
         return EXIT_REQUEUE if assemble.run(plan) == "signal" else 0
-    with tempfile.TemporaryDirectory(dir=plan.folder.existing_ancestor, prefix=".dry_run_") as folder:
-        assemble.dry_run_flags(plan, Path(folder))
+    # All ranks must agree on the folder before they can talk; they share the launch's port.
+    folder = plan.folder.existing_ancestor / f".dry_run_{os.environ['MASTER_PORT']}"
+    try:
+        assemble.dry_run_flags(plan, folder)
         assemble.run(plan)
         if launch.rank == 0:
-            print(assemble.describe_dry_run(Path(folder)))
+            print(assemble.describe_dry_run(folder))
+    finally:
+        if launch.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -40,7 +40,7 @@ from pretraining.run_folder import RunFolder
 from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
-from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker, check_tracker, cut_metrics, environment
+from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker, cut_metrics, environment
 from pretraining.trained_module import TrainedModule, freeze_unreached
 from pretraining.trainer import Progress, Rhythm, Trainer
 from pretraining.validation import Validator
@@ -66,7 +66,6 @@ def run(plan: Plan) -> str:
     if line is not None:
         resolved.notes.append(line)
     args.engine.precision = precision.name
-    check_tracker(args.run.report_to)
     quiet_transformers()
     tokenizer = load_hf_tokenizer(plan.tokenizer_source)
     start_ranks(device)
@@ -113,7 +112,7 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     resolved, args = plan.resolved, plan.resolved.args
     config = engine_config(resolved, precision)
     optimizer = build_optimizer(models.module, args.optimization)
-    engine = Engine(models.module, optimizer, config, precision)
+    engine = _engine(models.module, optimizer, config, precision, args.engine.deepspeed_config)
     folder = _open_folder(plan, control, config)
     progress, saved = _restore(plan, folder, engine, control)
     clock = _clock(resolved.simulated_seconds_per_step, progress)
@@ -138,6 +137,16 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
                            args.validation.scale_cnt_limit)
     return Trainer(engine, models.teacher, loader, order, budget, clock, _schedule(plan), control, _rhythm(plan), early_stop, signal,
                    outputs, events, progress, device)
+
+
+def _engine(module: TrainedModule, optimizer: Any, config: dict[str, Any], precision: Precision, file: str | None) -> Engine:
+    """The engine; what DeepSpeed finds wrong with the options of a user's file is the user's one line."""
+    try:
+        return Engine(module, optimizer, config, precision)
+    except (ValueError, TypeError, AssertionError, KeyError) as error:  # pydantic's errors are ValueErrors
+        if file is None:
+            raise
+        raise UserError(f"--deepspeed_config {file}: DeepSpeed refuses an option of it ({str(error)[:300]}); remove it") from error
 
 
 def _open_folder(plan: Plan, control: Control, config: dict[str, Any]) -> RunFolder:

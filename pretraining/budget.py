@@ -9,6 +9,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 SECONDS_PER_HOUR = 3600.0
+# Far above the rounding of a few float64 operations, far below any step: at 5 steps of one second, step 1 is at 0.19999999999999998
+# of the budget, and a marker of 0.2 would come a step late.
+ROUNDING = 1e-12
 
 
 class Clock(ABC):
@@ -79,13 +82,13 @@ class Budget:
 
     def stop_reason(self, hours: float, step: int) -> str | None:
         """Why training stops before the next step, or None. `stop_step` bounds steps beside `max_steps` (--num_epochs)."""
-        if hours >= self.exit_hours:
+        if is_reached(hours, self.exit_hours):
             return "time_budget" if self.exit_hours >= self.total_hours else "early_exit_marker"
         return "max_steps" if step >= min(self.max_steps, self.stop_step) else None
 
     def take_markers(self, hours: float) -> list[float]:
         """Markers reached at `hours` and not acted on before; they count as passed from now on."""
-        reached = [marker for marker in self.markers if marker not in self.passed and hours / self.total_hours >= marker]
+        reached = [marker for marker in self.markers if marker not in self.passed and is_reached(hours, marker * self.total_hours)]
         self.passed.extend(reached)
         return reached
 
@@ -109,6 +112,11 @@ class ValidationPlan:
         else:
             every = self.middle_every
         return crossed_multiple(every, shards_before, shards_now)
+
+
+def is_reached(hours: float, limit: float) -> bool:
+    """Whether `limit` hours are over, but for the rounding of sums and products."""
+    return hours >= limit * (1 - ROUNDING)
 
 
 def crossed_multiple(every: int, before: int, now: int) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 
 from dataset.errors import UserError
 from dataset.files import whole_folder
+from dataset.tokenizer import is_lowercasing, load_tokenizer
 from pretraining.models.catalog import Architecture
 from pretraining.models.loading import model_class
 from pretraining.models.student import BuiltModel
@@ -29,7 +30,7 @@ def load_hf_tokenizer(source: str) -> transformers.PreTrainedTokenizerBase:
     path = Path(source).expanduser()
     try:
         if path.is_file():
-            tokenizer = transformers.BertTokenizerFast(vocab_file=str(path))
+            tokenizer = _bert_tokenizer(path)
         else:
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(path) if path.exists() else source)
     except Exception as error:  # transformers raises many kinds for a missing or broken tokenizer
@@ -40,6 +41,16 @@ def load_hf_tokenizer(source: str) -> transformers.PreTrainedTokenizerBase:
         backend.no_padding()
         backend.no_truncation()
     return tokenizer
+
+
+def _bert_tokenizer(file: Path) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer of a vocab.txt or tokenizer.json as the data pipeline reads it.
+
+    transformers 5 takes no vocab.txt by name (its tokenizer would be empty without a word), and builds the normalizer anew from
+    `do_lower_case` when it loads what was saved.
+    """
+    tokenizer = load_tokenizer(file)
+    return transformers.BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=is_lowercasing(tokenizer))
 
 
 @dataclass(frozen=True)

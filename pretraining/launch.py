@@ -45,8 +45,15 @@ def read_launch(local_rank_flag: int) -> Launch:
     try:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         local_rank = int(environment.get("LOCAL_RANK", local_rank_flag if local_rank_flag >= 0 else rank if launched else 0))
+        port = int(environment.get("MASTER_PORT", 0))
     except ValueError as error:
-        raise UserError(f"the launcher's RANK, WORLD_SIZE or LOCAL_RANK is not a number ({error}); unset it") from None
+        # Only a rank that can be read says who prints; without it every process has to.
+        environment.pop("RANK", None)
+        raise UserError(f"the launcher's RANK, WORLD_SIZE, LOCAL_RANK or MASTER_PORT is not a number ({error}); unset it") from None
+    if not 0 <= rank < world_size or local_rank < 0 or not 0 <= port < 65536:
+        environment.pop("RANK", None)
+        raise UserError(f"the launcher's RANK {rank}, WORLD_SIZE {world_size}, LOCAL_RANK {local_rank}, MASTER_PORT {port} cannot be; "
+                        "ranks count from 0 to below WORLD_SIZE, ports up to 65535; unset what is wrong")
     environment["LOCAL_RANK"] = str(local_rank)
     if world_size > 1 and "MASTER_ADDR" not in environment and "OMPI_COMM_WORLD_SIZE" not in environment:
         raise UserError(f"WORLD_SIZE is {world_size} but MASTER_ADDR is not set; launch with torchrun or deepspeed")

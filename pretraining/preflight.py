@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UserError
-from dataset.shard_format import ShardInfo, check_ids, check_tokenizer, find_shards, read_info
-from dataset.tokenizer import load_tokenizer, vocabulary_sha256
+from dataset.shard_format import NO_MASKING, ShardInfo, check_ids, check_tokenizer, find_shards, read_info
+from dataset.tokenizer import HUB_NAME, load_tokenizer, vocabulary_sha256
 from pretraining.args.resolve import Resolved
 from pretraining.layers import pair_layers
 from pretraining.models.catalog import ARCHITECTURES, Architecture, ModelFolder, read_model_folder
 from pretraining.objectives.catalog import OBJECTIVES
 from pretraining.run_folder import RunFolder, check_run_folder
 from pretraining.student_plan import StudentPlan, plan_student
+from pretraining.tracking import check_tracker
+
+# What a shard must say for masks to be drawn on the fly.
+_MASKING_ATTRIBUTES = ("mask_token_id", "vocab_size", "masked_lm_prob", "max_predictions_per_seq")
 
 
 @dataclass
@@ -44,7 +48,9 @@ class Plan:
 def make_plan(resolved: Resolved) -> Plan:
     """Check files against flags; UserError for the first thing that cannot work."""
     args = resolved.args
+    check_tracker(args.run.report_to)
     folder = check_run_folder(args)
+    _check_writable(folder)
     architecture = ARCHITECTURES[args.model.model_type]
     teacher = None
     if args.distillation.teacher_path is not None:
@@ -56,7 +62,7 @@ def make_plan(resolved: Resolved) -> Plan:
     student.config["vocab_size"] = _vocabulary(student, train)
     source = _tokenizer_source(args, teacher, student)
     digest = vocabulary_sha256(load_tokenizer(source)) if Path(source).expanduser().exists() else None
-    _check_shards(resolved, student, architecture, train + test, digest)
+    _check_shards(resolved, [student.config] + ([teacher.config] if teacher else []), architecture, train + test, digest)
     _check_disk(folder, student)
     _write_back(args, student, pairs, source)
     return Plan(resolved, architecture, teacher, student, pairs, train, test, source, digest, folder)
@@ -121,8 +127,11 @@ def _vocabulary(student: StudentPlan, train: list[ShardInfo]) -> int:
 
 
 def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPlan) -> str:
-    if args.model.tokenizer_name is not None:
-        return args.model.tokenizer_name
+    name = args.model.tokenizer_name
+    if name is not None:
+        if not Path(name).expanduser().exists() and not HUB_NAME.fullmatch(name):
+            raise UserError(f"--tokenizer_name {name}: no such file or folder; give a folder, a vocab.txt or a hub name")
+        return name
     for folder in (student.folder, teacher.path if teacher else None):
         if folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
             return str(folder)
@@ -130,16 +139,19 @@ def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPl
 
 
 def _check_shards(
-    resolved: Resolved, student: StudentPlan, architecture: Architecture, shards: list[ShardInfo], digest: str | None,
+    resolved: Resolved, configs: list[dict[str, Any]], architecture: Architecture, shards: list[ShardInfo], digest: str | None,
 ) -> None:
-    config = student.config
-    vocabulary, positions = config["vocab_size"], config["max_position_embeddings"] - architecture.reserved_positions
+    """Whether every model of the run, given by its config.json, can read `shards`."""
+    vocabulary = min(config["vocab_size"] for config in configs)
+    positions = min(config.get("max_position_embeddings", 512) for config in configs) - architecture.reserved_positions
     if shards[0].max_seq_length > positions:
-        raise UserError(f"{shards[0].path}: sequences of {shards[0].max_seq_length} tokens, the student has {positions} positions; "
+        raise UserError(f"{shards[0].path}: sequences of {shards[0].max_seq_length} tokens, the models have {positions} positions; "
                         "shards of at most that length are needed")
     for info in shards:
-        if info.rows == 0:
-            raise UserError(f"{info.path}: no samples in it; remove the file")
+        lost = [name for name in _MASKING_ATTRIBUTES if name not in info.attributes]
+        if info.masking == NO_MASKING and lost:
+            raise UserError(f"{info.path}: no masked_lm_positions in it, and no attribute {lost[0]} that says how to draw them; make the "
+                            "shard with dataset/generate_samples.py")
         if digest is not None:
             check_tokenizer(info, digest)
         # Our shards were checked when they were written and say so; reading every id of a corpus would take minutes.
@@ -157,6 +169,9 @@ def _check_disk(folder: RunFolder, student: StudentPlan) -> None:
     if free < needed:
         raise UserError(f"--output_dir: {free / 1e9:.1f} GB free at {folder.existing_ancestor}, one checkpoint and one export need "
                         f"about {needed / 1e9:.1f} GB; free some, or choose another disk")
+
+
+def _check_writable(folder: RunFolder) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=folder.existing_ancestor, prefix=".write_test_"):
             pass

@@ -60,17 +60,20 @@ def check_run_folder(args: Args) -> RunFolder:
     """The run's folder; UserError where it holds a run that --resume or --overwrite must decide about."""
     path = run_path(args)
     folder = RunFolder(path)
-    ancestor = folder.existing_ancestor
+    try:
+        ancestor = folder.existing_ancestor
+    except OSError as error:
+        raise UserError(f"--output_dir {path}: {error.strerror}; choose another folder") from None
     if not ancestor.is_dir():
         raise UserError(f"--output_dir {path}: {ancestor} is a file; choose a folder")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise UserError(f"--output_dir {path}: no permission to write in {ancestor}; choose another folder")
     if not path.exists() or args.run.dry_run:
         return folder
-    finished = _finished(folder)
-    has_checkpoint = any(folder.checkpoints.glob("step_*")) if folder.checkpoints.is_dir() else False
     if args.run.overwrite:
         return RunFolder(path, occupied=any(path.iterdir()))
+    finished = _finished(folder)
+    has_checkpoint = any(folder.checkpoints.glob("step_*")) if folder.checkpoints.is_dir() else False
     if finished:
         raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, "
                         "--current_run_id NAME starts another beside it")
@@ -85,6 +88,6 @@ def _finished(folder: RunFolder) -> str | None:
         return None
     try:
         reason = json.loads(folder.summary.read_text(encoding="utf-8"))["exit_reason"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder.summary}: not a summary of a run; --overwrite moves the folder aside") from None
     return None if reason in UNFINISHED_REASONS else reason

@@ -50,6 +50,9 @@ def plan_student(args: Args, teacher: ModelFolder | None, architecture: Architec
             raise UserError(f"--num_hidden_layers {depth}: the student in {initialize} has {plan.config['num_hidden_layers']} layers")
     else:
         plan = _from_scratch(args, teacher, architecture)
+    if teacher is not None and plan.source == "folder" and plan.config["vocab_size"] != teacher.config["vocab_size"]:
+        raise UserError(f"--student_initialize {initialize}: its vocab_size is {plan.config['vocab_size']}, the teacher's "
+                        f"{teacher.config['vocab_size']}, and both read one text; a student with the teacher's vocabulary works")
     if args.model.encoder_ln_mode == "pre-ln":
         raise UserError("--encoder_ln_mode pre-ln: not available yet; post-ln with --layernorm_embedding works")
     if args.model.layernorm_embedding is False or (plan.source == "scratch" and args.model.layernorm_embedding is None):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import yaml
-from launching import events, losses, summary, train
+from launching import events, losses, summary, torchrun, train
 from safetensors.torch import load_file
 from tiny import make_shards, make_teacher
 
@@ -52,7 +52,17 @@ def test_dry_run_does_one_step_of_everything_and_leaves_nothing(place):
     done = train(flags(place, "dry", "--dry_run", "--do_validation"))
     assert done.stdout.startswith("dry run: one step, held-out loss") and done.stdout.count("\n") == 1
     assert not (place / "out" / "dry").exists()
-    assert not list(place.glob("**/.dry_run_*"))
+    two = train(flags(place, "dry", "--dry_run", "--zero_stage", "1"), launcher=torchrun(2))
+    assert "dry run: one step" in two.stdout
+    assert not (place / "out" / "dry").exists() and not list(place.glob("**/.dry_run_*"))
+
+
+def test_what_deepspeed_refuses_in_a_users_file_is_one_line(place):
+    (place / "ds.json").write_text('{"zero_optimization": {"overlap_comm": "maybe"}}')
+    done = train(flags(place, "refused", "--deepspeed_config", str(place / "ds.json")), status=2)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("note:")]
+    assert len(lines) == 1 and "DeepSpeed refuses an option" in lines[0] and "overlap_comm" in lines[0]
+    assert not (place / "out" / "refused").exists()
 
 
 def test_a_diverged_run_says_so_and_keeps_no_broken_state(place):

@@ -25,5 +25,6 @@ class EngineFlags:
     gelu_checkpoint: bool = flag(False, "the originals' kernel option", no_effect=_KERNEL)
     steps_per_print: int = flag(100, "DeepSpeed's own log line every so many steps")
     wall_clock_breakdown: bool = flag(False, "DeepSpeed's timing of every step")
-    prescale_gradients: bool = flag(False, "DeepSpeed: divide gradients before the all-reduce")
-    gradient_predivide_factor: float = flag(None, "DeepSpeed: factor of --prescale_gradients", float)
+    prescale_gradients: bool = flag(False, "DeepSpeed: divide gradients by the ranks before the all-reduce, not after")
+    gradient_predivide_factor: float = flag(
+        None, "DeepSpeed: divide gradients by this before the all-reduce, and by the rest of the ranks after it", float)

@@ -24,12 +24,14 @@ def parse_bool(text: str) -> bool:
 def parse_int(text: str) -> int:
     """A whole number; `1e5` and `100_000` are accepted because people write them."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         number = float(text)
         if not number.is_integer():
             raise ValueError(f"{text!r} is not a whole number") from None
-        return int(number)
+    if abs(number) > UNLIMITED_STEPS:
+        raise ValueError(f"{text[:20]!r}... is beyond 64 bits")
+    return int(number)
 
 
 def parse_bool_or_path(text: str) -> bool | str:
@@ -60,7 +62,11 @@ class FlagInfo:
     def convert(self, word: object) -> Any:
         """The value that a command-line word or a recipe's scalar or list stands for; ValueError if it stands for none."""
         if isinstance(word, (list, tuple)):
+            if any(isinstance(item, (list, tuple, dict)) for item in word):
+                raise ValueError("found lists or mappings inside a list, expected a value or a list of values")
             word = ",".join(str(item) for item in word)
+        if isinstance(word, dict):
+            raise ValueError("found a mapping, expected a value or a list of values")
         value = self.kind(str(word))
         if self.choices is not None and value not in self.choices:
             raise ValueError(f"{value!r} is not one of {', '.join(self.choices)}")
@@ -80,7 +86,7 @@ def flag(
     """A dataclass field that is a command-line flag.
 
     `kind` defaults to the type of `default`. A default of None means "decided by the rest of the run"; `help` says how.
-    `no_effect` is the reason printed when the flag is given. `not_yet` makes any value but the default an error.
+    `no_effect` is the reason printed when any value but the default is given. `not_yet` makes any value but the default an error.
     """
     if kind is None:
         kind = {bool: parse_bool, int: parse_int, float: float, str: str}[type(default)]

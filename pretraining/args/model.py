@@ -42,6 +42,7 @@ class ModelFlags:
     max_position_embeddings: int = flag(None, "default: the teacher's; 512 from scratch", parse_int)
     type_vocab_size: int = flag(None, "default: the teacher's; 2 from scratch", parse_int)
     initializer_range: float = flag(None, "default: the teacher's; 0.02 from scratch", float)
+    add_nsp: bool = flag(False, "next-sentence prediction beside the masked tokens", not_yet="next-sentence prediction")
     encoder_ln_mode: str = flag(None, "default: the teacher's; pre-ln from scratch", str, choices=("pre-ln", "post-ln"))
     layernorm_embedding: bool = flag(None, "LayerNorm after the embeddings; default: the teacher's", parse_bool)
     layer_norm_type: str = flag("apex", "implementation of LayerNorm", choices=("pytorch", "apex", "rms_norm"))

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import yaml
 
@@ -77,6 +77,25 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists every flag)")
 
 
+class _RecipeLoader(yaml.SafeLoader):
+    """Scalars stay text and mean what they mean on the command line: YAML itself reads `010` as 8 and `1:30` as 90.
+
+    Only null stays null. A key that is written twice is an error.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [str(key.value) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice!r} is written twice")
+        return super().construct_mapping(node, deep)
+
+
 def nearest(name: str, known: list[str]) -> str:
     """`; did you mean X?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -109,9 +128,9 @@ def _read_recipe(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"--config {path}: no such file; give a YAML file of flags such as configs/hidden_mse_6layer.yaml")
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: not YAML ({error}); write one `flag: value` per line") from None
+        recipe = yaml.load(file.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise UserError(f"--config {path}: not a recipe ({error}); write one `flag: value` per line") from None
     if recipe is None:
         return {}
     if not isinstance(recipe, dict):

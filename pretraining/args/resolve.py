@@ -7,6 +7,7 @@ import importlib.util
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from dataset.errors import UserError
 from pretraining.args.deepspeed_file import DeepSpeedFile, read_deepspeed_file
@@ -14,6 +15,9 @@ from pretraining.args.flags import UNLIMITED_STEPS
 from pretraining.args.parser import INFO, Args
 from pretraining.launch import Launch
 from pretraining.objectives.catalog import OBJECTIVES, parse_method
+
+_MODEL_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                "max_position_embeddings", "type_vocab_size", "initializer_range")
 
 
 @dataclass
@@ -46,6 +50,13 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     elif args.engine.fp16 and args.engine.precision != "fp16":
         notes.append(f"--precision {args.engine.precision} beats --fp16")
     accumulation = _accumulation(args, launch)
+    if deepspeed_file.accumulation not in (None, accumulation):
+        raise UserError(f"--deepspeed_config {args.engine.deepspeed_config}: gradient_accumulation_steps is {deepspeed_file.accumulation}, "
+                        f"a batch of {args.optimization.train_batch_size} in micro-batches of "
+                        f"{args.optimization.train_micro_batch_size_per_gpu} on {launch.world_size} rank(s) takes {accumulation}; "
+                        "write \"auto\" in the file")
+    if args.optimization.gradient_accumulation_steps not in (None, accumulation):
+        notes.append(f"--gradient_accumulation_steps: no effect: {INFO['gradient_accumulation_steps'].no_effect}; it is {accumulation}")
     args.optimization.gradient_accumulation_steps = accumulation
     return Resolved(
         args=args, launch=launch, methods=methods, accumulation=accumulation, total_hours=total_hours,
@@ -59,7 +70,7 @@ def _notes_and_refusals(args: Args) -> list[str]:
     notes = []
     for name in sorted(args.given, key=list(INFO).index):
         info = INFO[name]
-        if info.no_effect:
+        if info.no_effect and args.get(name) != info.default and name != "gradient_accumulation_steps":
             notes.append(f"--{name}: no effect: {info.no_effect}")
         if info.not_yet and args.get(name) != info.default:
             raise UserError(f"--{name}: not available yet: {info.not_yet}")
@@ -105,7 +116,8 @@ def _methods(args: Args) -> list[tuple[str, float]]:
     if flags.distillation and flags.teacher_path is None:
         raise UserError("--distillation needs --teacher_path, a Hugging Face folder")
     for name in ("layer_selection", "student_layer_selection", "temperature"):
-        if name in args.given and not any(name in OBJECTIVES[method].options for method, _ in methods):
+        said = name in args.given and args.get(name) != INFO[name].default
+        if said and not any(name in OBJECTIVES[method].options for method, _ in methods):
             raise UserError(f"--{name} belongs to {_objectives_with(name)}, and --method is {flags.method}; leave it out")
     if flags.student_layers is not None and flags.student_initialize is not True:
         raise UserError("--student_layers says what a bare --student_initialize copies; give both")
@@ -136,13 +148,16 @@ def _check_ranges(args: Args) -> None:
         "steps_per_print": args.engine.steps_per_print, "scale_cnt_limit": validation.scale_cnt_limit,
     }
     optional = {"early_exit_time_marker": budget.early_exit_time_marker, "validation_samples": validation.validation_samples,
-                "max_predictions_per_seq": args.data.max_predictions_per_seq}
+                "max_predictions_per_seq": args.data.max_predictions_per_seq,
+                "gradient_predivide_factor": args.engine.gradient_predivide_factor,
+                **{name: getattr(args.model, name) for name in _MODEL_SIZES}}
     positive.update({name: value for name, value in optional.items() if value is not None})
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"--{name} {value}: a number above 0 is needed")
     at_least_zero = {"weight_decay": optimization.weight_decay, "gradient_clipping": optimization.gradient_clipping,
-                     "num_workers": args.data.num_workers, "num_warmup_steps": optimization.num_warmup_steps}
+                     "num_workers": args.data.num_workers, "num_warmup_steps": optimization.num_warmup_steps,
+                     "early_stop_time": validation.early_stop_time}
     for name, value in at_least_zero.items():
         if not (math.isfinite(value) and value >= 0):
             raise UserError(f"--{name} {value}: a number of at least 0 is needed")
@@ -155,6 +170,8 @@ def _check_ranges(args: Args) -> None:
     for name in ("validation_begin_proportion", "validation_end_proportion"):
         if not 0 <= getattr(validation, name) <= 1:
             raise UserError(f"--{name} {getattr(validation, name)}: a share from 0 to 1 is needed")
+    if not math.isfinite(validation.early_stop_eval_loss):
+        raise UserError(f"--early_stop_eval_loss {validation.early_stop_eval_loss}: a finite number is needed")
     if not 0 <= args.run.seed < 2**32:
         raise UserError(f"--seed {args.run.seed}: a whole number from 0 to 4294967295 is needed")
     if args.engine.zero_stage not in (0, 1, 2):
@@ -166,13 +183,25 @@ def _check_ranges(args: Args) -> None:
         raise UserError("--lr_schedule step needs --max_steps, the total of the schedule")
     if validation.use_early_stopping and not validation.do_validation:
         raise UserError("--use_early_stopping looks at the held-out loss; give --do_validation too")
-    if args.run.output_dir is None:
-        raise UserError("--output_dir is missing; runs go to OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
-    for name in ("job_name", "current_run_id"):
-        if ".." in getattr(args.run, name).split("/") or getattr(args.run, name).startswith("/"):
-            raise UserError(f"--{name} {getattr(args.run, name)!r}: a name below --output_dir is needed")
+    _check_paths(args)
+    if args.engine.prescale_gradients and args.engine.gradient_predivide_factor is not None:
+        raise UserError("--gradient_predivide_factor divides before the all-reduce and after it, --prescale_gradients only before; "
+                        "give one of them")
     if args.run.resume and args.run.overwrite:
         raise UserError("--resume goes on with the run in the folder and --overwrite moves it aside; give one of them")
+
+
+def _check_paths(args: Args) -> None:
+    if args.run.output_dir is None:
+        raise UserError("--output_dir is missing; runs go to OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
+    for name in ("output_dir", "dataset_path", "teacher_path", "student_initialize", "tokenizer_name"):
+        if args.get(name) == "":
+            raise UserError(f"--{name} is empty; give a path (an unset shell variable leaves nothing behind)")
+    for name in ("job_name", "current_run_id"):
+        path = PurePath(args.get(name))
+        # An empty job_name would make OUTPUT_DIR itself the run, for --overwrite to move aside.
+        if ".." in path.parts or path.is_absolute() or (name == "job_name" and not path.parts):
+            raise UserError(f"--{name} {args.get(name)!r}: a name below --output_dir is needed")
 
 
 def _accumulation(args: Args, launch: Launch) -> int:

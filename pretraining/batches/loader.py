@@ -74,6 +74,7 @@ class StepLoader:
             return self._build_next()
         item = self._queue.get()
         if isinstance(item, BaseException):
+            self._queue.put(item)  # the thread has ended: whoever asks again would wait for ever
             raise item
         return item
 

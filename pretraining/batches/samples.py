@@ -64,11 +64,11 @@ class ShardReader:
         rows = segment.rows
         input_ids, mask = arrays["input_ids"][rows], arrays["input_mask"][rows]
         if info.masking == "static":
-            positions, labels = arrays["masked_lm_positions"][rows], arrays["masked_lm_ids"][rows]
+            # The rest of what is hidden in the file stays hidden and is not asked for.
+            positions = arrays["masked_lm_positions"][rows][:, : self.max_predictions]
+            labels = arrays["masked_lm_ids"][rows][:, : self.max_predictions]
         else:
             input_ids, positions, labels = self._mask(info, segment, input_ids, mask)
-        if self.max_predictions is not None:
-            positions, labels = positions[:, : self.max_predictions], labels[:, : self.max_predictions]
         # In the format the first position of 0 ends the list.
         predictions = np.cumprod(positions != 0, axis=1).sum(axis=1)
         # Up to the last real token or prediction: shards of other scripts may have holes in their masks.
@@ -81,10 +81,15 @@ class ShardReader:
         training = info.split == "train"
         epoch, split_key = (segment.epoch, _TRAIN_KEY) if training else (0, _TEST_KEY)
         samples = self.first_sample[segment.shard] + segment.rows
-        attributes = info.attributes
+        attributes, excluded = info.attributes, self.masking.excluded_ids
+        # A random token is one that the model has a row for, and a token that is hidden is one that is asked for.
+        vocabulary = min(int(attributes["vocab_size"]), self.vocab_size)
+        predictions = int(attributes["max_predictions_per_seq"])
+        if self.max_predictions is not None:
+            predictions = min(predictions, self.max_predictions)
         return mask_rows(
-            input_ids, mask, self.masking.excluded_ids, int(attributes["mask_token_id"]), int(attributes["vocab_size"]),
-            float(attributes["masked_lm_prob"]), int(attributes["max_predictions_per_seq"]),
+            input_ids, mask, excluded[excluded < vocabulary], int(attributes["mask_token_id"]), vocabulary,
+            float(attributes["masked_lm_prob"]), predictions,
             [(self.masking.seed, int(sample), epoch, split_key) for sample in samples],
         )
 

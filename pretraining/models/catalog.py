@@ -4,6 +4,7 @@ Imports no torch: flags are checked against this table before anything heavy is 
 """
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
+# What config.json must say in whole numbers, and what it may leave to the defaults of `transformers`.
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_OPTIONAL_SIZES = ("max_position_embeddings", "type_vocab_size")
+_OPTIONAL_NUMBERS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
+
+_LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+
 WEIGHT_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )
@@ -68,7 +76,7 @@ def read_model_folder(path: str, flag: str, architecture: Architecture) -> Model
         raise UserError(f"{flag} {path}: no config.json in it; give a Hugging Face folder")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{flag} {path}: config.json is not JSON ({error}); save the model again with save_pretrained") from None
     weights = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:
@@ -77,22 +85,62 @@ def read_model_folder(path: str, flag: str, architecture: Architecture) -> Model
     if found != architecture.family:
         raise UserError(f"{flag} {path}: config.json says model_type {found!r}, --model_type needs {architecture.family!r}; "
                         f"known: {', '.join(f'{name} ({row.family})' for name, row in ARCHITECTURES.items())}")
-    return ModelFolder(folder, config, _has_head(folder / weights, architecture, f"{flag} {path}"))
+    _check_sizes(config, f"{flag} {path}")
+    names = _weight_names(folder / weights, f"{flag} {path}")
+    has_head = None if names is None else any(name.startswith(f"{architecture.head}.") for name in names)
+    return ModelFolder(folder, config, has_head)
 
 
-def _has_head(weights: Path, architecture: Architecture, source: str) -> bool | None:
-    """Whether the weights hold an MLM head, read from the names in the file; None for a pickle, which is not opened here."""
-    prefix = f"{architecture.head}."
+def _check_sizes(config: dict[str, Any], source: str) -> None:
+    missing = [name for name in _SIZES if name not in config]
+    if missing:
+        raise UserError(f"{source}: config.json lacks {missing[0]}; save the model again with save_pretrained")
+    for name in (*_SIZES, *_OPTIONAL_SIZES):
+        value = config.get(name, 1)
+        if type(value) is not int or not 0 < value < 2**31:
+            raise UserError(f"{source}: config.json says {name} {value!r}, expected a whole number above 0")
+    for name in _OPTIONAL_NUMBERS:
+        value = config.get(name, 0)
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise UserError(f"{source}: config.json says {name} {value!r}, expected a number from 0 to below 1")
+    if not isinstance(config.get("hidden_act", ""), str):
+        raise UserError(f"{source}: config.json says hidden_act {config['hidden_act']!r}, expected a name such as gelu")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise UserError(f"{source}: config.json says hidden_size {config['hidden_size']}, which does not divide by "
+                        f"num_attention_heads {config['num_attention_heads']}")
+
+
+def _weight_names(weights: Path, source: str) -> list[str] | None:
+    """Names of the stored weights; None for a pickle, which is not opened here. UserError for a file that is not whole."""
     if weights.name.endswith(".index.json"):
-        return any(name.startswith(prefix) for name in json.loads(weights.read_text())["weight_map"])
-    if weights.suffix == ".safetensors":
-        try:
-            with weights.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                if not 0 < size < 100_000_000:
-                    raise ValueError("no header")
-                names = json.loads(file.read(size))
-        except ValueError:
-            raise UserError(f"{source}: {weights.name} is not a safetensors file; copy it again") from None
-        return any(name.startswith(prefix) for name in names)
-    return None
+        return _indexed_names(weights, source)
+    if weights.suffix != ".safetensors":
+        with weights.open("rb") as file:
+            is_bare_pickle = file.read(1) == b"\x80"  # as torch saved before 1.6; a zip archive since
+        if not is_bare_pickle and not zipfile.is_zipfile(weights):
+            raise UserError(f"{source}: {weights.name} is not a file of torch.save, or was cut short; copy it again")
+        return None
+    try:
+        with weights.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 0 < size < _LARGEST_HEADER:
+                raise ValueError("no header")
+            entries = {name: entry for name, entry in json.loads(file.read(size)).items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError):
+        raise UserError(f"{source}: {weights.name} is not a safetensors file; copy it again") from None
+    found, expected = weights.stat().st_size, 8 + size + end
+    if found != expected:
+        raise UserError(f"{source}: {weights.name} has {found} bytes, expected {expected}; copy it again")
+    return list(entries)
+
+
+def _indexed_names(index: Path, source: str) -> list[str]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        missing = sorted({place for place in places.values() if not (index.parent / place).is_file()})
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{source}: {index.name} is no index of weights; copy it again") from None
+    if missing:
+        raise UserError(f"{source}: {index.name} names {missing[0]}, which is not there; copy the whole folder again")
+    return list(places)

@@ -1,5 +1,6 @@
 """Loading `transformers` folders without noise, and refusing folders whose weights are not all there."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def load_model(path: Path, flag: str, architecture: Architecture) -> tuple[nn.Mo
     """
     try:
         model, info = model_class(architecture, True).from_pretrained(path, output_loading_info=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{flag} {path}: cannot be loaded ({str(error).splitlines()[0]}); save the model again") from None
     missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
     has_head = not any(name.startswith(f"{architecture.head}.") for name in missing)

@@ -87,3 +87,18 @@ def objective_class(name: str) -> type:
     """The class behind a name; imports its module (and torch)."""
     module, _, attribute = OBJECTIVES[name].target.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def markdown_table() -> str:
+    """The README's table of objectives; `python -m pretraining.objectives.catalog` prints it."""
+    lines = ["| `--method` | loss | equation | needs | paper |", "|---|---|---|---|---|"]
+    for name, entry in OBJECTIVES.items():
+        needs = [text for is_needed, text in (
+            (entry.teacher, "teacher"), (entry.teacher_logits, "its MLM head"), (entry.layers, "pairs of layers"),
+            (entry.same_width, "equal widths")) if is_needed]
+        lines.append(f"| `{name}` | {entry.summary} | {entry.equation} | {', '.join(needs) or 'masked samples'} | {entry.paper} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())
