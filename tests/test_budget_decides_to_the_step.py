@@ -1,0 +1,108 @@
+"""Stop, markers, validation and early stop follow from the clock's number to the step."""
+
+import math
+
+import pytest
+
+from pretraining.budget import Budget, MonotonicClock, SimulatedClock, ValidationPlan, crossed_multiple
+from pretraining.stopping import EarlyStop
+from pretraining.trainer import dropout_seed
+
+UNLIMITED = 2**63 - 1
+
+
+def run(seconds_per_step, total, exit_hours=None, markers=(), max_steps=UNLIMITED, passed=()):
+    """(stop reason, steps, {step: markers taken}) of a run under a simulated clock."""
+    clock = SimulatedClock(seconds_per_step)
+    budget = Budget(total, exit_hours or total, max_steps, UNLIMITED, tuple(markers), list(passed))
+    taken, step = {}, 0
+    while True:
+        hours = clock.hours()
+        reason = budget.stop_reason(hours, step)
+        if reached := budget.take_markers(hours):
+            taken[step] = reached
+        if reason is not None:
+            return reason, step, taken
+        clock.step_done()
+        step += 1
+
+
+def test_it_stops_at_the_first_step_that_would_begin_after_the_budget():
+    assert run(36, 1.0)[:2] == ("time_budget", 100)
+    assert run(37, 1.0)[:2] == ("time_budget", 98)  # 97 steps take 0.997 h
+
+
+def test_an_early_exit_stops_but_is_no_denominator():
+    reason, steps, taken = run(36, 1.0, exit_hours=0.5, markers=(0.25, 0.5, 0.75))
+    assert (reason, steps) == ("early_exit_marker", 50) and taken == {25: [0.25], 50: [0.5]}
+
+
+def test_max_steps_stop_exactly():
+    assert run(36, 1.0, max_steps=7)[:2] == ("max_steps", 7)
+
+
+def test_markers_are_taken_at_the_first_step_at_or_after_their_fraction():
+    assert run(36, 1.0, markers=(0.005, 0.1, 0.333, 1.0))[2] == {1: [0.005], 10: [0.1], 34: [0.333], 100: [1.0]}
+
+
+def test_several_markers_at_once_come_together_and_passed_ones_never_again():
+    assert run(1800, 1.0, markers=(0.1, 0.2, 0.3, 0.9))[2] == {1: [0.1, 0.2, 0.3], 2: [0.9]}
+    assert run(1800, 1.0, markers=(0.1, 0.2, 0.3, 0.9), passed=(0.1, 0.2, 0.3))[2] == {2: [0.9]}
+
+
+def test_a_simulated_clock_reads_the_same_after_a_resume():
+    through = SimulatedClock(0.1)
+    for _ in range(1000):
+        through.step_done()
+    assert through.hours() == SimulatedClock(0.1, steps_before=1000).hours()
+
+
+def test_a_real_clock_starts_with_the_first_step_and_carries_earlier_hours():
+    clock = MonotonicClock(hours_before=2.0)
+    assert clock.hours() == clock.hours() == 2.0
+    clock.start()
+    assert 2.0 < clock.hours() < 2.001
+    first = clock._started
+    clock.start()
+    assert clock._started == first
+
+
+@pytest.mark.parametrize(("every", "before", "now", "due"), [
+    (5, 4, 5, True), (5, 5, 6, False), (5, 3, 11, True), (1, 0, 1, True), (1, 1, 1, False), (-1, 0, 9, False), (100, 99, 100, True),
+    (3, -1, 0, False)])
+def test_multiples_of_shards(every, before, now, due):
+    assert crossed_multiple(every, before, now) is due
+
+
+def test_validation_follows_the_stage_of_the_budget():
+    plan = ValidationPlan(begin_every=1, middle_every=4, end_every=2, begin_proportion=0.1, end_proportion=0.2)
+    due = [shard for shard in range(1, 41) if plan.is_due(shard / 40, shard - 1, shard)]
+    assert due == [1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 34, 36, 38, 40]
+
+
+def test_early_stop_needs_time_and_loss():
+    stop = EarlyStop(True, after_minutes=60, above_loss=2.0, scale_limit=3)
+    stop.look_at_loss(9.0, hours=1.0)
+    stop.look_at_loss(2.0, hours=1.5)
+    assert stop.reason is None
+    stop.look_at_loss(2.1, hours=1.5)
+    assert stop.reason == "early_stop" and "2.1" in stop.why
+    quiet = EarlyStop(False, 0, 0.0, 1)
+    quiet.look_at_loss(9.0, hours=9.0)
+    quiet.look_at_scale(50)
+    assert quiet.reason is None
+    quiet.look_at_loss(math.nan, hours=0.0)
+    assert quiet.reason == "diverged"
+
+
+def test_a_loss_scale_that_stays_at_one_is_divergence():
+    stop = EarlyStop(True, 60, 2.0, scale_limit=3)
+    stop.look_at_scale(2)
+    assert stop.reason is None
+    stop.look_at_scale(3)
+    assert stop.reason == "diverged"
+
+
+def test_dropout_seeds_do_not_collide():
+    seeds = {dropout_seed(seed, step, micro) for seed in (0, 1, 42) for step in range(200) for micro in range(32)}
+    assert len(seeds) == 3 * 200 * 32 and all(0 <= seed < 2**64 for seed in seeds)

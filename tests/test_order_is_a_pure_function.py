@@ -1,0 +1,126 @@
+"""The data a step sees depends on the seed and the step's number, and on nothing else."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_shards
+
+from dataset.errors import UserError
+from dataset.shard_format import find_shards, read_info
+from pretraining.batches.loader import Share, StepLoader
+from pretraining.batches.order import GlobalOrder, order, row_order, shard_order
+from pretraining.batches.samples import MaskingRule, ShardReader
+
+SIZES = [5, 1, 7, 3]
+
+
+def naive(seed, count):
+    """The first `count` samples of the endless order, from the definition."""
+    return list(itertools.islice(itertools.chain.from_iterable(order(seed, epoch, SIZES) for epoch in itertools.count()), count))
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_an_epoch_has_every_sample_once(epoch):
+    assert sorted(order(3, epoch, SIZES)) == [(shard, row) for shard, size in enumerate(SIZES) for row in range(size)]
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    assert list(order(3, 0, SIZES)) == list(order(3, 0, SIZES))
+    assert list(order(3, 0, SIZES)) != list(order(3, 1, SIZES)) and list(order(3, 0, SIZES)) != list(order(4, 0, SIZES))
+
+
+def test_the_order_of_published_runs_does_not_change():
+    """Literal numbers: another NumPy, another machine or another version of this code must give the same run."""
+    assert shard_order(42, 0, 8).tolist() == [0, 1, 4, 2, 6, 5, 7, 3]
+    assert row_order(42, 1, 3, 10).tolist() == [5, 8, 9, 7, 1, 0, 2, 6, 3, 4]
+
+
+@pytest.mark.parametrize(("position", "count"), [(0, 1), (0, 16), (3, 40), (15, 2), (47, 33)])
+def test_segments_are_the_concatenation_of_epochs(position, count):
+    segments = GlobalOrder(9, SIZES).segments(position, count)
+    assert [(s.shard, int(row)) for s in segments for row in s.rows] == naive(9, position + count)[position:]
+
+
+def test_finished_shards_are_counted_as_they_end():
+    counted = GlobalOrder(9, SIZES)
+    ends = [place + 1 for place, (one, two) in enumerate(itertools.pairwise(naive(9, 70))) if one[0] != two[0] or (place + 1) % 16 == 0]
+    for position in range(60):
+        assert counted.shards_finished(position) == sum(end <= position for end in ends)
+    for shards in range(1, 12):
+        assert GlobalOrder(9, SIZES).position_after_shards(shards) == ends[shards - 1]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = make_shards(tmp_path_factory.mktemp("order"), train=3, rows=6, uneven=True, masking="none")
+    return [read_info(path) for path in find_shards(folder)[0]]
+
+
+def loader(shards, rank=0, world=1, micro=12, accumulation=1, first_step=0, ahead=0):
+    reader = ShardReader(shards, 125, None, MaskingRule(1, np.arange(5)))
+    return StepLoader(GlobalOrder(1, [info.rows for info in shards]), reader, Share(rank, world, micro, accumulation), first_step, ahead, False)
+
+
+def rows_of(batches):
+    """(tokens, labels) of each sequence, without padding."""
+    found = []
+    for batch in batches:
+        width = batch.mask.shape[1]
+        for row in range(len(batch.mask)):
+            labels = batch.labels[(batch.masked_index // width) == row].tolist()
+            found.append((tuple(batch.input_ids[row][batch.mask[row]].tolist()), tuple(labels)))
+    return found
+
+
+@pytest.mark.parametrize(("world", "micro", "accumulation"), [(1, 4, 3), (2, 3, 2), (3, 4, 1), (4, 1, 3), (6, 2, 1)])
+def test_any_split_of_a_step_covers_the_same_samples_and_masks(shards, world, micro, accumulation):
+    """12 samples a step, shards of 6 to 8: a batch is larger than a shard, and epochs end inside steps."""
+    whole = loader(shards)
+    parts = [loader(shards, rank, world, micro, accumulation) for rank in range(world)]
+    for _ in range(5):
+        expected = rows_of(next(whole))
+        pieces = [next(part) for part in parts]
+        joined = sorted((batch for piece in pieces for batch in piece), key=lambda batch: batch.micro_index)
+        assert rows_of(joined) == expected
+
+
+def test_masks_differ_between_epochs_and_not_between_readers(shards):
+    first = rows_of(itertools.chain.from_iterable(itertools.islice(loader(shards), 7)))
+    assert first == rows_of(itertools.chain.from_iterable(itertools.islice(loader(shards, ahead=3), 7)))
+    epoch = sum(info.rows for info in shards)
+    assert {labels for _, labels in first[:epoch]} != {labels for _, labels in first[epoch : 2 * epoch]}
+
+
+def test_a_loader_can_start_anywhere(shards):
+    through = list(itertools.islice(loader(shards), 6))
+    later = loader(shards, first_step=4, ahead=2)
+    assert rows_of(next(later)) == rows_of(through[4]) and rows_of(next(later)) == rows_of(through[5])
+    later.close()
+    assert not later._thread.is_alive()
+
+
+def test_at_most_two_shards_are_in_memory(shards):
+    one = loader(shards)
+    for _ in range(10):
+        next(one)
+        assert len(one.reader._loaded) <= 2
+
+
+def test_errors_of_the_thread_reach_training(shards):
+    broken = loader(shards, ahead=2)
+    broken.close()
+    reader = ShardReader(shards, 20, None, MaskingRule(1, np.arange(5)))
+    reader.vocab_size = 10
+    failing = StepLoader(GlobalOrder(1, [info.rows for info in shards]), reader, Share(0, 1, 4, 1), 0, 2, False)
+    with pytest.raises(UserError, match="expected below 10"):
+        next(failing)
+
+
+def test_batches_are_cut_to_their_longest_sequence(shards):
+    for batches in itertools.islice(loader(shards, micro=3, accumulation=4), 4):
+        for batch in batches:
+            longest = int(batch.mask.sum(dim=1).max())
+            assert batch.mask.shape[1] == min(32, -(-longest // 8) * 8)
+            assert batch.has_padding == (not bool(torch.all(batch.mask)))
