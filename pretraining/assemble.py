@@ -1,25 +1,21 @@
 """From a checked plan to a running trainer: builds every part, puts them together, and mends what a killed run left behind."""
 
 import json
-import os
-import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from dataset.errors import UserError
-from dataset.files import write_json, write_text
-from dataset.shard_format import ShardInfo
-from dataset.tokenizer import load_tokenizer, masking_exclusions
+from dataset.shard_format import ShardInfo, check_tokenizer
+from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder
 from pretraining.batches.samples import MaskingRule, ShardReader
 from pretraining.budget import Budget, Clock, MonotonicClock, SimulatedClock, ValidationPlan
-from pretraining.checkpoint import changed_flags, find_checkpoint, read_state
 from pretraining.console import Console, say
 from pretraining.control import Control
 from pretraining.engine import Engine, engine_config, select_device, start_ranks, stop_ranks
@@ -33,14 +29,15 @@ from pretraining.models.teacher import Teacher
 from pretraining.objectives.base import ObjectiveContext
 from pretraining.objectives.weighted import WeightedObjectives
 from pretraining.optimizers import build_optimizer
-from pretraining.outputs import Outputs, marker_step
+from pretraining.outputs import Outputs, markers
 from pretraining.precision import Precision, select_precision
 from pretraining.preflight import Plan
 from pretraining.run_folder import RunFolder
+from pretraining.run_start import data_identity, open_run
 from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
-from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker, cut_metrics, environment
+from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker
 from pretraining.trained_module import TrainedModule, freeze_unreached
 from pretraining.trainer import Progress, Rhythm, Trainer
 from pretraining.validation import Validator
@@ -68,6 +65,9 @@ def run(plan: Plan) -> str:
     args.engine.precision = precision.name
     quiet_transformers()
     tokenizer = load_hf_tokenizer(plan.tokenizer_source)
+    if plan.tokenizer_sha256 is None:  # a hub name, which no check before this could open
+        for info in plan.train_shards + plan.test_shards:
+            check_tokenizer(info, vocabulary_sha256(tokenizer.backend_tokenizer))
     start_ranks(device)
     try:
         control = Control(resolved.launch.rank, resolved.launch.world_size)
@@ -76,7 +76,13 @@ def run(plan: Plan) -> str:
             for note in resolved.notes:
                 say(f"note: {note}")
         trainer = make_trainer(plan, models, tokenizer, control, precision, device)
-        return trainer.run()
+        try:
+            return trainer.run()
+        except UserError as error:
+            # From here on a rank may find something that no other finds, such as a broken shard.
+            if control.rank != 0:
+                print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
+            raise
     finally:
         stop_ranks()
 
@@ -113,8 +119,11 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     config = engine_config(resolved, precision)
     optimizer = build_optimizer(models.module, args.optimization)
     engine = _engine(models.module, optimizer, config, precision, args.engine.deepspeed_config)
-    folder = _open_folder(plan, control, config)
-    progress, saved = _restore(plan, folder, engine, control)
+    folder, start = plan.folder, open_run(plan, control, config)
+    saved, progress = start.state, Progress(**start.state.get("progress", {}))
+    if start.checkpoint is not None:
+        engine.load(start.checkpoint)
+        engine.load_scaler_state(saved["scaler"])
     clock = _clock(resolved.simulated_seconds_per_step, progress)
     sizes = [info.rows for info in plan.train_shards]
     signal = StopSignal()
@@ -122,10 +131,10 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     recipe = ExportRecipe(
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
         head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length)
-    tracking = events.tracking
+    tracking, identity = events.tracking, data_identity(plan) if control.rank == 0 else None
     outputs = Outputs(
         folder, control, _validator(plan, control, precision, device), recipe, dict(resolved.methods),
-        lambda: {"wandb_id": tracking.wandb_id if tracking else None}, events.outside,
+        lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": identity}, events.outside,
         validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
     share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
     loader = StepLoader(
@@ -147,67 +156,6 @@ def _engine(module: TrainedModule, optimizer: Any, config: dict[str, Any], preci
         if file is None:
             raise
         raise UserError(f"--deepspeed_config {file}: DeepSpeed refuses an option of it ({str(error)[:300]}); remove it") from error
-
-
-def _open_folder(plan: Plan, control: Control, config: dict[str, Any]) -> RunFolder:
-    """Make the run's folder and write what describes the run, before anything else is written."""
-    folder, args = plan.folder, plan.resolved.args
-    if control.rank == 0:
-        try:
-            if folder.occupied:
-                say(f"note: the run that was here is now {folder.move_aside()}")
-            folder.finetune.mkdir(parents=True, exist_ok=True)
-            write_text(folder.path / "args.yaml", yaml.safe_dump(args.as_dict(), sort_keys=False))
-            write_json(folder.path / "deepspeed_config.json", config)
-            write_json(folder.path / "environment.json", {"project_name": args.run.project_name, **environment()})
-        except OSError as error:
-            raise UserError(f"--output_dir {folder.path}: cannot write there ({error.strerror}); choose another folder") from None
-    control.barrier()
-    return folder
-
-
-def _restore(plan: Plan, folder: RunFolder, engine: Engine, control: Control) -> tuple[Progress, dict[str, Any]]:
-    """Go on from the newest undamaged checkpoint where --resume asks for it; else the beginning."""
-    args = plan.resolved.args
-    if not args.run.resume:
-        return Progress(), {}
-    checkpoint, warnings = control.gather(find_checkpoint(folder.checkpoints) if control.rank == 0 else None)[0]
-    if control.rank == 0:
-        for warning in warnings:
-            say(f"warning: {warning}")
-    if checkpoint is None:
-        if control.rank == 0:
-            say("note: --resume: no checkpoint here yet, starting fresh")
-            cut_metrics(folder.metrics, -1)
-        return Progress(), {}
-    saved = read_state(checkpoint)
-    changes = list(changed_flags(saved["flags"], args.as_dict()))
-    if changes:
-        raise UserError(f"--resume: flags that change the mathematics differ from the run's ({'; '.join(changes)}); give the old "
-                        "values, or start another run with --current_run_id")
-    if saved["world_size"] != control.world_size and engine.stage > 0:
-        raise UserError(f"--resume: the checkpoint was made by {saved['world_size']} ranks and its optimizer state is split among them "
-                        f"(ZeRO {engine.stage}); {control.world_size} rank(s) cannot read it, launch {saved['world_size']}")
-    engine.load(checkpoint)
-    engine.load_scaler_state(saved["scaler"])
-    progress = Progress(**saved["progress"])
-    if control.rank == 0:
-        _cut_back(folder, progress)
-        say(f"resumed from {checkpoint} at step {progress.step}, {progress.hours:.3f} h")
-    control.barrier()
-    return progress, saved
-
-
-def _cut_back(folder: RunFolder, progress: Progress) -> None:
-    """Undo what was written after the checkpoint: later metrics go, later exports move to finetune/superseded/."""
-    cut_metrics(folder.metrics, progress.step)
-    folder.summary.unlink(missing_ok=True)
-    superseded = folder.finetune / "superseded"
-    for path in folder.finetune.glob("progress_*"):
-        if marker_step(path) > progress.step:
-            superseded.mkdir(exist_ok=True)
-            shutil.rmtree(superseded / path.name, ignore_errors=True)
-            os.replace(path, superseded / path.name)
 
 
 def _clock(simulated: float | None, progress: Progress) -> Clock:
@@ -279,7 +227,7 @@ def _events(
     peak = device_peak(torch.cuda.get_device_name(device), precision.name) if device.type == "cuda" else None
     finetune = folder.finetune
     return Events(tracking, console, folder.summary, cost, peak, control.world_size,
-                  lambda: [path.name for path in sorted(finetune.glob("progress_*"), key=marker_step)])
+                  lambda: [path.name for path in markers(finetune)])
 
 
 def dry_run_flags(plan: Plan, folder: Path) -> None:

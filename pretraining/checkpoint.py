@@ -89,6 +89,7 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     UserError where there are checkpoints and all of them are damaged: starting afresh would lose them.
     """
     warnings = []
+    _adopt_unrenamed(folder)
     candidates = complete_checkpoints(folder)
     for checkpoint in candidates:
         problem = damage(checkpoint)
@@ -100,6 +101,14 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
+def _adopt_unrenamed(folder: Path) -> None:
+    """Finish the rename of a checkpoint whose run was killed just before it; its manifest, written last, vouches for it."""
+    for partial in folder.glob(f"{PARTIAL_PREFIX}step_*"):
+        final = folder / partial.name.removeprefix(PARTIAL_PREFIX)
+        if not final.exists() and damage(partial) is None:
+            os.replace(partial, final)
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
 
@@ -109,6 +118,7 @@ FREE_FLAGS = frozenset({
     "output_dir", "print_steps", "log_throughput_every", "report_to", "project_name", "num_workers", "async_worker",
     "data_loader_type", "num_epochs_between_checkpoints", "finetune_checkpoint_at_end", "validation_micro_batch", "steps_per_print",
     "wall_clock_breakdown", "deepspeed", "gradient_accumulation_steps", "tokenizer_name", "early_exit_time_marker",
+    "dataset_path", "teacher_path",  # moved folders are welcome; `data_identity` notices other content
 })
 
 

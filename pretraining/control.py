@@ -3,12 +3,14 @@
 It carries rank 0's clock, the batch counts of all ranks and whether anybody was asked to stop, and gives every rank the same numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from dataset.errors import UserError
 from pretraining.signals import UNITS, Unit
 
 
@@ -50,6 +52,19 @@ class Control:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """Run `work` on rank 0 and give its result to every rank; its UserError is raised on every rank, so that none waits for ever."""
+        result = error = None
+        if self.rank == 0:
+            try:
+                result = work()
+            except UserError as found:
+                error = str(found)
+        result, error = self.gather((result, error))[0]
+        if error is not None:
+            raise UserError(error)
+        return result
 
     def barrier(self) -> None:
         self.sum([0.0])

@@ -100,6 +100,9 @@ class Engine:
         self._norm: torch.Tensor | None = None
         self._native_fp16 = uses_deepspeed_fp16(precision, self.stage)
         initial = {name: parameter.detach().to("cpu", torch.float32, copy=True) for name, parameter in module.named_parameters()}
+        # DeepSpeed's fp16 rounds the weights in the module and keeps fp32 masters of the trained ones only.
+        self._frozen = {name: initial[name] for name, parameter in module.named_parameters()
+                        if self._native_fp16 and not parameter.requires_grad}
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)
         self.module = self.deepspeed.module
         if self._native_fp16:
@@ -152,9 +155,17 @@ class Engine:
 
         weights = {}
         for name, parameter in self.module.named_parameters():
-            full = safe_get_full_fp32_param(parameter) if self._native_fp16 and parameter.requires_grad else parameter.detach()
+            if name in self._frozen:
+                weights[name] = self._frozen[name].clone()
+                continue
+            full = safe_get_full_fp32_param(parameter) if self._native_fp16 else parameter.detach()
             weights[name] = full.to("cpu", torch.float32, copy=True)
         return weights
+
+    def weights_are_finite(self) -> bool:
+        """Whether no trained weight is NaN or infinite. Waits for the device; ranks hold the same weights and agree."""
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return bool(torch.stack([torch.isfinite(parameter.detach()).all() for parameter in trained]).all())
 
     def save(self, folder: Path) -> None:
         """DeepSpeed's checkpoint below `folder`/deepspeed. All ranks call it together."""
@@ -186,6 +197,5 @@ class Engine:
         if self.deepspeed.global_steps != 0:
             raise RuntimeError(f"DeepSpeed counts {self.deepspeed.global_steps} steps before the first")
         for name, weight in self.master_weights().items():
-            frozen_half = self._native_fp16 and not dict(self.module.named_parameters())[name].requires_grad
-            if not frozen_half and not torch.equal(weight, initial[name]):
+            if not torch.equal(weight, initial[name]):
                 raise RuntimeError(f"DeepSpeed changed the weights of {name} at construction; this version is not supported")

@@ -9,7 +9,7 @@ from dataset.files import write_json
 from pretraining.console import Console, say
 from pretraining.signals import Unit
 from pretraining.throughput import CostPerToken, share_of_peak
-from pretraining.tracking import Tracking
+from pretraining.tracking import Tracking, finite
 
 
 class Events:
@@ -37,6 +37,10 @@ class Events:
         self._interval_tokens += int(counts[Unit.TOKENS])
         self._interval_samples += int(counts[Unit.SEQUENCES])
         self._interval_steps += 1
+
+    def position(self) -> int:
+        """Bytes of metrics.jsonl written so far; 0 on the ranks that write none."""
+        return self.tracking.metrics.position() if self.tracking is not None else 0
 
     def say(self, text: str) -> None:
         if self.tracking is not None:
@@ -83,7 +87,8 @@ class Events:
             return
         summary = {
             "exit_reason": reason, "why": why, "hours": state.hours, "closing_s": closing_s, "steps": state.step,
-            "samples": state.samples, "tokens": state.tokens, "losses": state.losses,
+            "samples": state.samples, "tokens": state.tokens,
+            "losses": {name: finite(value) for name, value in state.losses.items()},
             "tokens_per_s": self._total_tokens / self._total_seconds if self._total_seconds else None,
             "markers": self._list_markers(),
         }

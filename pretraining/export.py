@@ -29,10 +29,7 @@ def load_hf_tokenizer(source: str) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer that exports carry, without the padding and truncation that some tokenizer.json files switch on."""
     path = Path(source).expanduser()
     try:
-        if path.is_file():
-            tokenizer = _bert_tokenizer(path)
-        else:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(path) if path.exists() else source)
+        tokenizer = _local_tokenizer(path) if path.exists() else transformers.AutoTokenizer.from_pretrained(source)
     except Exception as error:  # transformers raises many kinds for a missing or broken tokenizer
         raise UserError(f"--tokenizer_name {source}: cannot be loaded ({str(error).splitlines()[0][:160]}); a local folder with "
                         "tokenizer.json, or a vocab.txt, works") from None
@@ -43,14 +40,21 @@ def load_hf_tokenizer(source: str) -> transformers.PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _bert_tokenizer(file: Path) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer of a vocab.txt or tokenizer.json as the data pipeline reads it.
+def _local_tokenizer(path: Path) -> transformers.PreTrainedTokenizerBase:
+    """A folder's tokenizer, or that of a vocab.txt or tokenizer.json file, lower-casing as the data pipeline does.
 
-    transformers 5 takes no vocab.txt by name (its tokenizer would be empty without a word), and builds the normalizer anew from
-    `do_lower_case` when it loads what was saved.
+    transformers 5 takes no vocab.txt by name (its tokenizer would be empty without a word), and its BERT class builds the normalizer
+    anew from `do_lower_case`, true by default, whatever tokenizer.json holds: a cased one would lower-case.
     """
-    tokenizer = load_tokenizer(file)
-    return transformers.BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=is_lowercasing(tokenizer))
+    raw = load_tokenizer(path)
+    lowercase = is_lowercasing(raw)
+    if path.is_file():
+        return transformers.BertTokenizerFast(tokenizer_object=raw, do_lower_case=lowercase)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and is_lowercasing(backend) != lowercase:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), do_lower_case=lowercase)
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,9 @@ def _untrained(recipe: ExportRecipe) -> list[str]:
         return ["This is a bare encoder: neither the teacher nor the objective has a masked-language-model head. The pooler is copied or "
                 "random and was not trained."]
     if not recipe.head_trained:
-        return ["The masked-language-model head's transform and bias were not trained: no loss reached them. Its decoder is tied to the "
-                "embeddings, which were. Do not rely on the logits; fine-tune, or use the hidden states."]
+        is_tied = getattr(recipe.built.model.config, "tie_word_embeddings", True)
+        untrained, decoder = ("transform and bias", "Its decoder is tied to the embeddings, which were. ") if is_tied else (
+            "transform, bias and decoder", "")
+        return [f"The masked-language-model head's {untrained} were not trained: no loss reached them. {decoder}Do not rely on the logits; "
+                "fine-tune, or use the hidden states."]
     return ["Everything that the objective reaches was trained, the masked-language-model head included."]

@@ -35,10 +35,14 @@ class Outputs:
         self._timed(time.monotonic() - started)
         return losses
 
-    def save(self, engine: Engine, state: Any) -> str:
-        """A training checkpoint of `state`; returns its folder relative to the run's."""
+    def save(self, engine: Engine, state: Any, hours: float, metrics_bytes: int) -> str:
+        """A training checkpoint of `state` at `hours` of rank 0's clock; returns its folder relative to the run's.
+
+        `metrics_bytes`: the length of metrics.jsonl, to which a resumed run cuts it back.
+        """
         started = time.monotonic()
-        saved = {"progress": asdict(state), "scaler": engine.scaler_state(), "flags": self.recipe.flags,
+        saved = {"progress": {**asdict(state), "hours": hours}, "metrics_bytes": metrics_bytes,
+                 "scaler": engine.scaler_state(), "flags": self.recipe.flags,
                  "world_size": self.control.world_size, **self._extra_state()}
         path = save_checkpoint(self.folder.checkpoints, state.step, engine, saved, self.control)
         self._timed(time.monotonic() - started)
@@ -49,7 +53,8 @@ class Outputs:
         started = time.monotonic()
         path = self.folder.finetune / marker_name(fraction, state.step)
         weights = engine.master_weights()
-        if self.control.rank == 0:
+        # A run that was killed after its export comes by here again.
+        if self.control.rank == 0 and not (path / "run_state.json").is_file():
             export_student(self.recipe, weights, path, {
                 "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
                 "validation_loss": state.losses.get("held-out loss"), "losses": state.losses,
@@ -57,10 +62,6 @@ class Outputs:
         self.control.barrier()
         self._timed(time.monotonic() - started)
         return str(path.relative_to(self.folder.path))
-
-    def markers(self) -> list[str]:
-        """Folder names of the exports, oldest first."""
-        return [path.name for path in sorted(self.folder.finetune.glob("progress_*"), key=marker_step)]
 
 
 def marker_name(fraction: float, step: int) -> str:
@@ -70,3 +71,8 @@ def marker_name(fraction: float, step: int) -> str:
 
 def marker_step(path: Path) -> int:
     return int(path.name.rpartition("_")[2])
+
+
+def markers(finetune: Path) -> list[Path]:
+    """The exports in a run's finetune folder, oldest first."""
+    return sorted(finetune.glob("progress_*_step_*"), key=marker_step)

@@ -59,6 +59,11 @@ def make_plan(resolved: Resolved) -> Plan:
     student = plan_student(args, teacher, architecture)
     pairs = _pairs(resolved, teacher, student)
     train, test = _shards(resolved)
+    if student.source == "scratch":
+        # A tokenizer's special ids decide what counts as padding in some architectures; the shards know them.
+        for key, attribute in (("pad_token_id", "pad_token_id"), ("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")):
+            if attribute in train[0].attributes:
+                student.config.setdefault(key, int(train[0].attributes[attribute]))
     student.config["vocab_size"] = _vocabulary(student, train)
     source = _tokenizer_source(args, teacher, student)
     digest = vocabulary_sha256(load_tokenizer(source)) if Path(source).expanduser().exists() else None

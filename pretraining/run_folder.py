@@ -71,15 +71,24 @@ def check_run_folder(args: Args) -> RunFolder:
     if not path.exists() or args.run.dry_run:
         return folder
     if args.run.overwrite:
-        return RunFolder(path, occupied=any(path.iterdir()))
+        nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_run(child))
+        if nested:
+            raise UserError(f"--overwrite: {path} holds other runs ({', '.join(nested[:3])}); --current_run_id NAME gives this one a place")
+        return RunFolder(path, occupied=_holds_run(path))
     finished = _finished(folder)
-    has_checkpoint = any(folder.checkpoints.glob("step_*")) if folder.checkpoints.is_dir() else False
+    # `.partial_step_N` may be complete but for its last rename.
+    has_checkpoint = any(folder.checkpoints.glob("*step_*")) if folder.checkpoints.is_dir() else False
     if finished:
         raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, "
                         "--current_run_id NAME starts another beside it")
     if has_checkpoint and not args.run.resume:
         raise UserError(f"{path} holds an unfinished run with checkpoints; --resume goes on with it, --overwrite moves it aside")
-    return RunFolder(path, occupied=not has_checkpoint and any(path.iterdir()))
+    return RunFolder(path, occupied=not has_checkpoint and _holds_run(path))
+
+
+def _holds_run(path: Path) -> bool:
+    """Whether something of a run lies directly in `path`; a folder of other runs is none."""
+    return any((path / name).exists() for name in ("args.yaml", "metrics.jsonl", "checkpoints", "finetune", "summary.json"))
 
 
 def _finished(folder: RunFolder) -> str | None:

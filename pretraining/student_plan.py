@@ -25,7 +25,6 @@ class StudentPlan:
     folder: Path | None
     layers: list[int] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
-    has_head: bool | None = True
 
     def parameter_estimate(self) -> int:
         """About how many parameters the student has (embeddings, layers, head)."""
@@ -70,7 +69,7 @@ def _from_folder(args: Args, folder: ModelFolder, flag: str) -> StudentPlan:
     for name in _FREE:
         asked = getattr(args.model, name)
         config[name] = asked if asked is not None else config.get(name, SCRATCH_DEFAULTS[name])
-    return StudentPlan(source="folder", folder=folder.path, config=config, has_head=folder.has_head)
+    return StudentPlan(source="folder", folder=folder.path, config=config)
 
 
 def _from_teacher(args: Args, teacher: ModelFolder) -> StudentPlan:

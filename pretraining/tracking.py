@@ -5,12 +5,12 @@ metrics.jsonl is appended a whole line at a time, so a kill can at most cut the 
 
 import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from dataset.errors import UserError
-from dataset.files import whole_file
 
 _NOT_METRICS = ("event", "step")
 
@@ -28,8 +28,12 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event) + "\n")
+        self._file.write(json.dumps({name: finite(value) for name, value in event.items()}) + "\n")
         self._file.flush()
+
+    def position(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
 
     def close(self) -> None:
         self._file.close()
@@ -82,7 +86,8 @@ class Tracking:
     """All trackers of a run behind one `log`."""
 
     def __init__(self, metrics: Path, other: Tracker | None) -> None:
-        self._trackers: list[Tracker] = [MetricsFile(metrics), *([other] if other is not None else [])]
+        self.metrics = MetricsFile(metrics)
+        self._trackers: list[Tracker] = [self.metrics, *([other] if other is not None else [])]
         self.wandb_id: str | None = getattr(other, "run_id", None)
 
     def log(self, event: dict[str, Any]) -> None:
@@ -94,20 +99,15 @@ class Tracking:
             tracker.close()
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Keep the events of metrics.jsonl up to `step`; a last line without its end goes."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if event["step"] <= step and event["event"] != "stop":
-            kept.append(line)
-    with whole_file(path) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+def finite(value: Any) -> Any:
+    """`value`, or None for NaN and infinities, which JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cut_metrics(path: Path, length: int) -> None:
+    """Cut metrics.jsonl back to the `length` bytes that it had when the checkpoint was saved."""
+    if path.is_file() and path.stat().st_size > length:
+        os.truncate(path, length)
 
 
 def environment() -> dict[str, Any]:

@@ -37,6 +37,9 @@ class Progress:
     interval: dict[str, float] = field(default_factory=dict)
     interval_steps: int = 0
     overflow_steps: int = 0
+    rate: float = 0.0
+    validated_step: int = -1
+    exported_step: int = -1
     shards_seen: int = -1  # finished shards when validation and checkpoints were last decided; -1: never
 
 
@@ -64,51 +67,60 @@ class Trainer:
         self.rhythm, self.early_stop, self.signal = rhythm, early_stop, signal
         self.outputs, self.events, self.progress, self.device = outputs, events, progress, device
         self._interval: dict[str, torch.Tensor] = {}
-        self._last_saved: int | None = None
-        self._rate = 0.0
+        self._last_saved = progress.step if progress.step else None
 
     def run(self) -> str:
         """Train until something ends it; returns the exit reason of summary.json."""
         state = self.progress
         self._restore_interval()
+        if self._last_saved is not None:
+            # metrics.jsonl was cut back to what it held when this checkpoint was about to be saved.
+            self._log_checkpoint(f"checkpoints/step_{state.step}")
         if state.pending_export is not None:
+            self.clock.start()
             self._export(state.pending_export)
         self.events.start_interval()
+        batches = next(self.loader)
         while True:
-            batches = next(self.loader)
             counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
             message = self.control.exchange(self.clock.hours(), counts, self.signal.asked)
             state.hours = message.hours
             if state.interval_steps and state.step % self.rhythm.print_steps == 0:
                 self._report()
             reason = "signal" if message.stop_asked else self.budget.stop_reason(state.hours, state.step)
-            if self.early_stop.reason is None and reason is None:
-                self._between_steps()
             if self.early_stop.reason is not None or reason is not None:
                 return self._close(self.early_stop.reason or reason)
+            if self._between_steps():
+                continue  # that took time: the step is decided by a reading of the clock that knows of it
             self.step(batches, message)
+            batches = next(self.loader)
 
-    def _between_steps(self) -> None:
-        """What falls due after the last step: validation, markers, checkpoints."""
+    def _between_steps(self) -> bool:
+        """What falls due after the last step: validation, markers, checkpoints. True if there was something; then it is done."""
         state = self.progress
         before, now = state.shards_seen, self.order.shards_finished(state.samples)
         state.shards_seen = now
         if now > before:
             state.overflow_steps = 0
         reached = self.budget.take_markers(state.hours)
-        if reached or before < 0 or self.rhythm.validation.is_due(self.budget.progress(state.hours), before, now):
+        due = before < 0 or self.rhythm.validation.is_due(self.budget.progress(state.hours), before, now)
+        save = before >= 0 and crossed_multiple(self.rhythm.shards_between_checkpoints, before, now)
+        if reached or due:
             self._validate()
+        if self.early_stop.reason is not None:
+            return True
         if reached:
             self._reach(reached)
-        elif before >= 0 and crossed_multiple(self.rhythm.shards_between_checkpoints, before, now):
+        elif save:
             self._save()
+        return bool(reached) or due or save
 
     def step(self, batches: list, message: StepMessage) -> None:
         """One optimizer step over this rank's micro-batches."""
         state, engine = self.progress, self.engine
         self.clock.start()
-        self._rate = self.schedule.learning_rate(state.hours, state.step)
-        engine.set_learning_rate(self._rate)
+        state.rate = self.schedule.learning_rate(state.hours, state.step)
+        engine.set_learning_rate(state.rate)
         for number, batch in enumerate(batches):
             on_device = batch.to(self.device)
             signals = self.teacher(on_device) if self.teacher is not None else None
@@ -138,15 +150,16 @@ class Trainer:
         sums = self.control.sum(torch.stack([self._interval[name] for name in names]).tolist()) if names else []
         return dict(zip(names, sums, strict=True))
 
-    def _report(self) -> None:
-        """The `train` event of the steps since the last one."""
+    def _report(self, closing: bool = False) -> None:
+        """The `train` event of the steps since the last one. At closing the interval is short and no gradient norm was noted."""
         state = self.progress
         means = {name: total / state.interval_steps for name, total in self._interval_sums().items()}
         loss = math.fsum(self.outputs.weights[name.split("/")[0]] * mean for name, mean in means.items())
         state.losses = {**{name: value for name, value in state.losses.items() if name.startswith("held-out")},
                         "training loss": loss, **{f"training loss/{name}": mean for name, mean in means.items()}}
         self._interval, state.interval, state.interval_steps = {}, {}, 0
-        self.events.train(state, self.budget.progress(state.hours), loss, means, self._rate, self.engine.gradient_norm())
+        self.events.train(state, self.budget.progress(state.hours), loss, means, state.rate,
+                          None if closing else self.engine.gradient_norm())
         if not math.isfinite(loss):
             self.early_stop.diverge(f"the training loss is {loss} at step {state.step}")
 
@@ -159,10 +172,16 @@ class Trainer:
             self._interval = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.progress.interval}
 
     def _validate(self) -> None:
+        """Held-out losses, once per step however often it is asked for: a resumed run may come by the same step again."""
+        state = self.progress
+        if state.validated_step == state.step:
+            if "held-out loss" in state.losses:
+                self.early_stop.look_at_loss(state.losses["held-out loss"], state.hours)
+            return
         losses = self.outputs.validate(self.engine, self.teacher)
         if losses is None:
             return
-        state = self.progress
+        state.validated_step = state.step
         training = {name: value for name, value in state.losses.items() if name.startswith("training")}
         state.losses = {**{f"held-out {name}": value for name, value in losses.items()}, **training}
         self.events.log("validation", state, self.budget.progress(state.hours), losses)
@@ -175,42 +194,54 @@ class Trainer:
             self.events.say(f"markers {', '.join(map(str, markers))} were reached at once; one export stands for them")
         state.markers = list(self.budget.passed)
         state.pending_export = markers[-1]
-        self._save()
-        self._export(markers[-1])
+        if self._save():
+            self._export(markers[-1])
 
     def _export(self, fraction: float) -> None:
         state = self.progress
         folder = self.outputs.export(self.engine, state, fraction)
-        state.pending_export = None
+        state.pending_export, state.exported_step = None, state.step
         self.events.log("marker", state, self.budget.progress(state.hours), {"fraction": fraction, "folder": folder})
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """A training checkpoint; False, and the run ends as diverged, where losses or weights are not finite any more."""
         state = self.progress
         if self._last_saved == state.step and state.pending_export is None:
-            return
+            return True
         state.interval = self._interval_sums()
         self._restore_interval()
-        folder = self.outputs.save(self.engine, state)
+        if not (all(map(math.isfinite, state.interval.values())) and self.engine.weights_are_finite()):
+            self.early_stop.diverge(f"losses or weights are not finite at step {state.step}; nothing of it was saved")
+            return False
+        # The clock's reading now, so that a resumed run is charged for the validation that came before.
+        folder = self.outputs.save(self.engine, state, self.clock.hours(), self.events.position())
         self._last_saved = state.step
-        self.events.log("checkpoint", state, self.budget.progress(state.hours), {"folder": folder})
+        self._log_checkpoint(folder)
+        return True
+
+    def _log_checkpoint(self, folder: str) -> None:
+        self.events.log("checkpoint", self.progress, self.budget.progress(self.progress.hours), {"folder": folder})
 
     def _close(self, reason: str) -> str:
         """Work after the last step: final validation, export, checkpoint, summary. Its time is reported apart."""
         started, state = time.monotonic(), self.progress
         self.loader.close()
         if state.interval_steps and reason != "signal":
-            self._report()
-        if reason not in ("signal", "diverged"):
+            self._report(closing=True)
+        if reason not in ("signal", "diverged") and self.early_stop.reason != "diverged":
             self._validate()
+        reason = self.early_stop.reason or reason
+        if reason not in ("signal", "diverged"):
             reached = self.budget.take_markers(state.hours)
             if reached:
                 self._reach(reached)
-            elif self.rhythm.finetune_at_end:
+            elif self.rhythm.finetune_at_end and state.exported_step != state.step:
                 state.pending_export = self.budget.progress(state.hours)
-                self._save()
-                self._export(state.pending_export)
+                if self._save():
+                    self._export(state.pending_export)
         if reason != "diverged":
             self._save()
+        reason = self.early_stop.reason or reason
         self.events.summarise(reason, state, self.budget.progress(state.hours), self.early_stop.why, time.monotonic() - started)
         return reason
 

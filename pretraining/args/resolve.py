@@ -42,6 +42,7 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     deepspeed_file = read_deepspeed_file(args, notes)
     methods = _methods(args)
     _check_ranges(args)
+    notes.extend(_idle_flags(args))
     total_hours = args.budget.total_training_time
     if args.budget.early_exit_time_marker is None:
         args.budget.early_exit_time_marker = total_hours
@@ -98,6 +99,27 @@ def apex_layer_norm_importable() -> bool:
         return importlib.util.find_spec("apex.normalization") is not None
     except (ImportError, AttributeError, ValueError):
         return False
+
+
+def _idle_flags(args: Args) -> list[str]:
+    """The line of every flag that was given a value which nothing in this run reads."""
+    optimization, validation, budget = args.optimization, args.validation, args.budget
+    schedule, initialize = optimization.lr_schedule, args.distillation.student_initialize
+    conditions = [
+        (("num_warmup_steps",), schedule == "constant_step", f"--lr_schedule {schedule} warms up by --warmup_proportion"),
+        (("warmup_proportion",), schedule != "constant_step", "--lr_schedule constant_step warms up by --num_warmup_steps"),
+        (("decay_rate", "decay_step"), optimization.curve == "exp", "they belong to --curve exp"),
+        (("validation_epochs", "validation_epochs_begin", "validation_epochs_end", "validation_begin_proportion",
+          "validation_end_proportion", "validation_micro_batch", "validation_samples"), validation.do_validation,
+         "--do_validation is not given"),
+        (("early_stop_time", "early_stop_eval_loss", "scale_cnt_limit"), validation.use_early_stopping,
+         "--use_early_stopping is not given"),
+        (("initializer_range",), not initialize, "the student's weights are copied"),
+        (("early_exit_time_marker",), (budget.early_exit_time_marker or 0) <= budget.total_training_time,
+         "training stops at --total_training_time before it"),
+    ]
+    return [f"--{name}: no effect: {why}" for names, is_read, why in conditions if not is_read
+            for name in names if name in args.given and args.get(name) != INFO[name].default]
 
 
 def _methods(args: Args) -> list[tuple[str, float]]:

@@ -25,7 +25,6 @@ class Architecture:
     base: str
     layers: str
     head: str
-    decoder: str
     # Positions that a tokenizer's maximal length cannot use (RoBERTa counts from padding_idx + 1).
     reserved_positions: int = 0
 
@@ -33,11 +32,11 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "bert-mlm": Architecture(
         family="bert", mlm_class="BertForMaskedLM", base_class="BertModel",
-        base="bert", layers="bert.encoder.layer", head="cls.predictions", decoder="cls.predictions.decoder",
+        base="bert", layers="bert.encoder.layer", head="cls.predictions",
     ),
     "bert-mlm-roberta": Architecture(
         family="roberta", mlm_class="RobertaForMaskedLM", base_class="RobertaModel",
-        base="roberta", layers="roberta.encoder.layer", head="lm_head", decoder="lm_head.decoder", reserved_positions=2,
+        base="roberta", layers="roberta.encoder.layer", head="lm_head", reserved_positions=2,
     ),
 }
 

@@ -1,6 +1,5 @@
 """Loading `transformers` folders without noise, and refusing folders whose weights are not all there."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def load_model(path: Path, flag: str, architecture: Architecture) -> tuple[nn.Mo
     """
     try:
         model, info = model_class(architecture, True).from_pretrained(path, output_loading_info=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # safetensors, pickle, torch and transformers each have their own kind for a broken file
         raise UserError(f"{flag} {path}: cannot be loaded ({str(error).splitlines()[0]}); save the model again") from None
     missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
     has_head = not any(name.startswith(f"{architecture.head}.") for name in missing)
