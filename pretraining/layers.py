@@ -46,4 +46,8 @@ def pair_layers(
         raise UserError(f"--layer_selection names {len(teacher)} teacher layers ({','.join(map(str, teacher))}) for "
                         f"{len(student)} student layers ({','.join(map(str, student))}); the lists must be equally long "
                         "(--student_layer_selection chooses the student's)")
-    return tuple(zip(student, teacher, strict=True))
+    pairs = tuple(zip(student, teacher, strict=True))
+    twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
+    if twice is not None:
+        raise UserError(f"--layer_selection pairs student layer {twice[0]} with teacher layer {twice[1]} twice; name each pair once")
+    return pairs

@@ -45,6 +45,18 @@ def test_markers_are_taken_at_the_first_step_at_or_after_their_fraction():
     assert run(36, 1.0, markers=(0.005, 0.1, 0.333, 1.0))[2] == {1: [0.005], 10: [0.1], 34: [0.333], 100: [1.0]}
 
 
+@pytest.mark.parametrize("seconds", [1.0, 0.1, 7.0, 36.0])
+def test_rounding_makes_neither_a_marker_nor_the_end_late(seconds):
+    """A fifth of five seconds is 0.19999999999999998 of them in float64."""
+    for steps in range(1, 200):
+        markers = {share: -(-share * steps // 100) for share in (1, 10, 20, 30, 35, 50, 60, 69, 70, 90, 100)}
+        reason, last, taken = run(seconds, steps * seconds / 3600, markers=[share / 100 for share in markers])
+        assert (reason, last) == ("time_budget", steps)
+        assert {round(100 * marker): step for step, reached in taken.items() for marker in reached} == markers
+    for share in range(1, 101):  # an early exit at a marker takes the marker along
+        assert run(36, 0.1, exit_hours=share / 100 * 0.1, markers=[share / 100])[2]
+
+
 def test_several_markers_at_once_come_together_and_passed_ones_never_again():
     assert run(1800, 1.0, markers=(0.1, 0.2, 0.3, 0.9))[2] == {1: [0.1, 0.2, 0.3], 2: [0.9]}
     assert run(1800, 1.0, markers=(0.1, 0.2, 0.3, 0.9), passed=(0.1, 0.2, 0.3))[2] == {2: [0.9]}

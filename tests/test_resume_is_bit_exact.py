@@ -1,5 +1,6 @@
 """A run that was killed and continued ends with the bits of one that was not."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,11 @@ def test_a_terminated_run_saves_itself_and_goes_on(place):
     assert summary(run)["exit_reason"] == "signal"
     changed = train(flags(place, "terminated", *more, "--resume", "--lr", "2e-3"), status=2)
     assert "lr: 0.001 -> 0.002" in changed.stderr
+    assert "lr: 0.001\n" in (run / "args.yaml").read_text(), "a refused call changes nothing"
+    extra = place / "shards" / "train_shard_9.hdf5"
+    shutil.copy(place / "shards" / "train_shard_0.hdf5", extra)
+    assert "train shards are not those" in train(flags(place, "terminated", *more, "--resume"), status=2).stderr
+    extra.unlink()
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     states = newest / "deepspeed" / "mp_rank_00_model_states.pt"
     content = bytearray(states.read_bytes())

@@ -1,6 +1,8 @@
 """Single runs of the real trainer: trackers, --dry_run, divergence, pre-training without a teacher, a bare encoder, the run folder."""
 
+import fcntl
 import json
+import os
 
 import pytest
 import torch
@@ -73,6 +75,15 @@ def test_a_diverged_run_says_so_and_keeps_no_broken_state(place):
     assert not list(run.glob("finetune/progress_*")) and not list(run.glob("checkpoints/step_*"))
 
 
+def test_nothing_that_diverged_is_saved_even_where_nothing_was_printed(place):
+    """Markers, a checkpoint and the end come before the first report."""
+    train(flags(place, "nan2", "--lr", "1e30", "--max_steps", "12", "--gradient_clipping", "0", "--print_steps", "100",
+                "--finetune_time_markers", "0.1,0.15", "--total_training_time", "1", "--clock", "simulated:60"))
+    run = place / "out" / "nan2"
+    assert summary(run)["exit_reason"] == "diverged" and summary(run)["markers"] == []
+    assert not list(run.glob("checkpoints/step_*")) and "NaN" not in (run / "metrics.jsonl").read_text()
+
+
 def test_early_stop_looks_at_the_held_out_loss(place):
     train(flags(place, "early", "--do_validation", "--use_early_stopping", "--early_stop_time", "1", "--early_stop_eval_loss", "1e-6",
                 "--max_steps", "40", "--clock", "simulated:30", "--validation_epochs", "1"))
@@ -133,6 +144,20 @@ def test_args_yaml_repeats_the_run_and_overwrite_keeps_the_old_one(place):
     assert "holds a finished run (max_steps)" in refused.stderr
     train(["--config", str(recipe), "--overwrite"])
     assert losses(run) == before == losses(place / "out" / "again.old_1")
+
+
+def test_other_runs_are_never_moved_or_joined(place):
+    inner = place / "out" / "group" / "one"
+    train(flags(place, "group", "--current_run_id", "one"))
+    refused = train(flags(place, "group", "--overwrite"), status=2)
+    assert "holds other runs (one)" in refused.stderr
+    train(flags(place, "group"))
+    assert summary(inner)["steps"] == summary(inner.parent)["steps"] == 4
+    with_lock = os.open(inner, os.O_RDONLY)
+    fcntl.flock(with_lock, fcntl.LOCK_EX)
+    refused = train(flags(place, "group", "--current_run_id", "one", "--overwrite"), status=2)
+    os.close(with_lock)
+    assert "another process is running in this folder" in refused.stderr and inner.exists()
 
 
 @pytest.mark.gpu

@@ -84,6 +84,8 @@ def read_model_folder(path: str, flag: str, architecture: Architecture) -> Model
     if found != architecture.family:
         raise UserError(f"{flag} {path}: config.json says model_type {found!r}, --model_type needs {architecture.family!r}; "
                         f"known: {', '.join(f'{name} ({row.family})' for name, row in ARCHITECTURES.items())}")
+    if config.get("is_decoder"):
+        raise UserError(f"{flag} {path}: config.json says is_decoder, which attends to the left only; an encoder is needed")
     _check_sizes(config, f"{flag} {path}")
     names = _weight_names(folder / weights, f"{flag} {path}")
     has_head = None if names is None else any(name.startswith(f"{architecture.head}.") for name in names)

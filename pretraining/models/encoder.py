@@ -18,6 +18,8 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module, architecture: Architecture, has_head: bool, needs: ModelNeeds) -> None:
         super().__init__()
+        # A config.json may ask for another: eager attention would add a mask of True and False to the scores, and so attend padding.
+        model.set_attn_implementation("sdpa")
         self.model = model
         self.architecture = architecture
         self.has_head = has_head
