@@ -14,7 +14,8 @@ def test_one_teacher_layer_pairs_with_the_last_student_layer_and_several_with_al
 
 
 @pytest.mark.parametrize(("teacher", "student", "message"), [
-    ("1,3", None, "equally long"), ("12", None, "outside the teacher"), ("-1", None, "outside the teacher"), ("3", "6", "outside the student"),
+    ("1,3", None, "equally long"), ("12", None, "outside the teacher"), ("-1", None, "outside the teacher"),
+    ("3", "6", "outside the student"),
     ("a", None, "not a layer number"), ("1,1", "0,0", "twice"), ("1,3", "0", "equally long")])
 def test_what_does_not_pair_is_refused(teacher, student, message):
     with pytest.raises(UserError, match=message):
