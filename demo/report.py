@@ -98,7 +98,8 @@ def verdict(lines: list[Line], held_out: int) -> tuple[bool, list[str]]:
     sentences = [f"Held-out loss: {cut.held_out_loss:.4f} for the untrained cut, {student.held_out_loss:.4f} for the student."]
     if gain > 0:
         share = f", {gain / gap:.0%} of the way to the teacher" if gap > 0 else ""
-        sentences.append(f"Score: the student is {100 * gain:.1f} points above the untrained cut{share}.")
+        doubt = "; less than one standard error, so it may be chance" if gain < error else ""
+        sentences.append(f"Score: the student is {100 * gain:.1f} points above the untrained cut{share}{doubt}.")
     else:
         sentences.append(f"Score: the student is NOT above the untrained cut ({100 * student.score:.1f} against {100 * cut.score:.1f}).")
     sentences.append(f"{held_out} held-out snippets: one standard error of a score is {100 * error:.1f} points.")

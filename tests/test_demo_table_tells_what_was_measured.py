@@ -88,6 +88,12 @@ def test_speed_is_all_tokens_over_all_seconds() -> None:
     assert training_speed(EVENTS, 20, 30) is None
 
 
+@pytest.mark.parametrize(("student", "chance"), [(0.72, True), (0.8, False)])
+def test_a_gain_within_the_noise_is_called_that(student: float, chance: bool) -> None:
+    lines = [Line("t", None, None, 0.9, None), Line("c", 0.0, 0.2, 0.7, None), Line("s", 0.1, 0.1, student, 1.0)]
+    assert ("may be chance" in " ".join(verdict(lines, 100)[1])) == chance
+
+
 def test_the_share_of_the_gap_is_left_out_where_there_is_no_gap() -> None:
     lines = [Line("t", None, None, 0.7, None), Line("c", 0.0, 0.2, 0.8, None), Line("s", 0.1, 0.1, 0.9, 1.0)]
     learnt, sentences = verdict(lines, 100)

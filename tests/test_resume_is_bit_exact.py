@@ -54,7 +54,10 @@ def start_and_signal(place: Path, run: str, number: int, *more: str) -> int:
     return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("fp32", "0"), ("bf16", "2")])
+@pytest.mark.parametrize(("precision", "stage"), [
+    ("fp32", "0"), ("bf16", "2"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fp32", "1"), ("fp32", "2"), ("bf16", "0"), ("bf16", "1"))),
+])
 def test_killed_and_resumed_runs_end_with_the_same_bits(place, precision, stage):
     more = ("--precision", precision, "--zero_stage", stage)
     straight, killed = f"straight_{precision}_{stage}", f"killed_{precision}_{stage}"
