@@ -118,3 +118,17 @@ def test_recipe_values_mean_what_they_mean_on_the_command_line(tmp_path):
     assert (args.run.current_run_id, args.run.job_name, args.run.project_name) == ("010", "1:30", "no")
     assert (args.distillation.layer_selection, args.distillation.teacher_path) == ("1,3", None)
     assert (args.budget.max_steps, args.budget.finetune_time_markers, args.engine.fp16) == (100_000, "0.5,1.0", True)
+
+
+def test_fp16_on_the_command_line_overrides_a_recipes_precision(tmp_path):
+    from pretraining.args.parser import parse
+    from pretraining.args.resolve import resolve
+    from pretraining.launch import Launch
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("precision: fp32\noutput_dir: x\ntrain_batch_size: 32\n")
+
+    def precision(*flags):
+        return resolve(parse(["--config", str(recipe), *flags]), Launch(0, 1, 0, False)).args.engine.precision
+
+    assert [precision(), precision("--fp16"), precision("--fp16", "--precision", "bf16")] == ["fp32", "fp16", "bf16"]

@@ -36,7 +36,7 @@ GROUPS: dict[str, type] = {
 
 @dataclass
 class Args:
-    """Every flag of a run, by group. `given` holds the names that the command line or the recipe set."""
+    """Every flag of a run, by group. `given` are the names that command line or recipe set, `commanded` those of the command line."""
 
     run: RunFlags = field(default_factory=RunFlags)
     data: DataFlags = field(default_factory=DataFlags)
@@ -47,6 +47,7 @@ class Args:
     validation: ValidationFlags = field(default_factory=ValidationFlags)
     engine: EngineFlags = field(default_factory=EngineFlags)
     given: set[str] = field(default_factory=set)
+    commanded: set[str] = field(default_factory=set)
 
     def set(self, name: str, value: Any) -> None:
         setattr(getattr(self, GROUP_OF[name]), name, value)
@@ -169,4 +170,5 @@ def parse(argv: list[str], prog: str = "run_pretraining.py") -> Args:
         if word is not None:
             args.set(name, _convert(info, word, f"--{name}"))
             args.given.add(name)
+            args.commanded.add(name)
     return args

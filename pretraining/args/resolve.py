@@ -46,6 +46,8 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     total_hours = args.budget.total_training_time
     if args.budget.early_exit_time_marker is None:
         args.budget.early_exit_time_marker = total_hours
+    if args.engine.fp16 and "fp16" in args.commanded and "precision" not in args.commanded:
+        args.engine.precision = "fp16"  # the command line overrides a recipe's --precision
     if args.engine.precision is None:
         args.engine.precision = "fp16" if args.engine.fp16 else "auto"
     elif args.engine.fp16 and args.engine.precision != "fp16":
