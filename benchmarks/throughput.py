@@ -10,22 +10,16 @@ Peak memory is taken in a process of its own for each. Weights are random: speed
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import STUDENT_LAYERS, Step, base_flags, make_inputs, our_step, peak_memory_gb, timed
 from dataset.errors import run_command
-from dataset.shard_format import write_shard
-
-LENGTH, VOCABULARY = 128, 30522
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def parse_flags() -> argparse.Namespace:
@@ -39,68 +33,7 @@ def parse_flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_inputs(folder: Path) -> tuple[Path, Path]:
-    """A random BERT-base folder and shards of full and padded random sequences."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    teacher, shards = folder / "teacher", folder / "shards"
-    transformers.BertModel(transformers.BertConfig()).save_pretrained(teacher)
-    words = SPECIAL + [f"w{index}" for index in range(VOCABULARY - len(SPECIAL))]
-    (teacher / "vocab.txt").write_text("\n".join(words) + "\n")
-    rng = np.random.default_rng(0)
-    rows, predictions = 1024, 20
-    lengths = rng.integers(LENGTH // 2, LENGTH + 1, rows)
-    mask = np.arange(LENGTH) < lengths[:, None]
-    positions = np.sort(np.argsort(rng.random((rows, LENGTH // 2 - 2)), axis=1)[:, :predictions] + 1, axis=1)
-    shards.mkdir()
-    for split in ("train", "test"):
-        write_shard(shards / f"{split}_shard_0.hdf5", {
-            "input_ids": np.where(mask, rng.integers(1000, VOCABULARY, (rows, LENGTH)), 0), "input_mask": mask.astype(np.int8),
-            "segment_ids": np.zeros((rows, LENGTH), np.int8), "masked_lm_positions": positions,
-            "masked_lm_ids": rng.integers(1000, VOCABULARY, positions.shape)}, {})
-    return teacher, shards
-
-
-def our_loop(flags: argparse.Namespace, teacher: Path, shards: Path, folder: Path) -> Callable[[], int]:
-    """A function that takes one optimizer step of the real trainer and returns its real tokens."""
-    from pretraining import assemble
-    from pretraining.args.parser import parse
-    from pretraining.args.resolve import resolve
-    from pretraining.control import Control
-    from pretraining.engine import select_device, start_ranks
-    from pretraining.export import load_hf_tokenizer
-    from pretraining.launch import read_launch
-    from pretraining.models.loading import quiet_transformers
-    from pretraining.precision import select_precision
-    from pretraining.preflight import make_plan
-    from pretraining.signals import Unit
-
-    args = parse([
-        "--dataset_path", str(shards), "--output_dir", str(folder / "runs"), "--distillation", "--teacher_path", str(teacher),
-        "--method", "hidden_mse", "--student_initialize", "--num_hidden_layers", "6", "--layer_selection", "11",
-        "--train_batch_size", str(flags.micro_batch * flags.accumulation), "--train_micro_batch_size_per_gpu", str(flags.micro_batch),
-        "--precision", flags.precision, "--gradient_clipping", "0", "--lr", "1e-4", "--layer_norm_type", "pytorch"])
-    plan = make_plan(resolve(args, read_launch(-1)))
-    device = select_device(plan.resolved.launch)
-    precision, _ = select_precision(flags.precision, device)
-    quiet_transformers()
-    start_ranks(device)
-    control = Control(0, 1)
-    models = assemble.build_models(plan, precision, device)
-    trainer = assemble.make_trainer(plan, models, load_hf_tokenizer(str(teacher)), control, precision, device)
-
-    def step() -> int:
-        batches = next(trainer.loader)
-        counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
-        trainer.step(batches, control.exchange(trainer.clock.hours(), counts, False))
-        return counts[Unit.TOKENS]
-
-    return step
-
-
-def plain_loop(flags: argparse.Namespace, teacher_folder: Path, shards: Path) -> Callable[[], int]:
+def plain_loop(flags: argparse.Namespace, teacher_folder: Path, shards: Path) -> Step:
     """The same step as a plain torch loop over the same shard."""
     import h5py
     import torch
@@ -109,7 +42,7 @@ def plain_loop(flags: argparse.Namespace, teacher_folder: Path, shards: Path) ->
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[flags.precision]
     teacher = transformers.BertModel.from_pretrained(teacher_folder, add_pooling_layer=False, dtype=torch.float32).to(device).eval()
-    config = transformers.BertConfig.from_pretrained(teacher_folder, num_hidden_layers=6)
+    config = transformers.BertConfig.from_pretrained(teacher_folder, num_hidden_layers=STUDENT_LAYERS)
     student = transformers.BertModel(config, add_pooling_layer=False).to(device).train()
     decayed = [parameter for parameter in student.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in student.parameters() if parameter.ndim == 1]
@@ -144,27 +77,6 @@ def plain_loop(flags: argparse.Namespace, teacher_folder: Path, shards: Path) ->
     return step
 
 
-def timed(step: Callable[[], int], steps: int) -> float:
-    """Tokens per second over `steps` optimizer steps."""
-    import torch
-
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    synchronize()
-    started = time.perf_counter()
-    tokens = sum(step() for _ in range(steps))
-    synchronize()
-    return tokens / (time.perf_counter() - started)
-
-
-def peak_memory_gb() -> float:
-    """Peak of the device where there is one, else of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def peak_of(loop: str, flags: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.throughput", "--only", loop, "--precision", flags.precision,
                "--accumulation", str(flags.accumulation), "--micro_batch", str(flags.micro_batch)]
@@ -177,7 +89,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="throughput_") as name:
         folder = Path(name)
         teacher, shards = make_inputs(folder)
-        makers = {"ours": lambda: our_loop(flags, teacher, shards, folder), "plain": lambda: plain_loop(flags, teacher, shards)}
+        common = base_flags(shards, folder, teacher, flags.precision, flags.micro_batch, flags.accumulation)
+        hidden_mse = ["--distillation", "--teacher_path", str(teacher), "--method", "hidden_mse", "--student_initialize",
+                      "--num_hidden_layers", str(STUDENT_LAYERS), "--layer_selection", "11"]
+        makers = {"ours": lambda: our_step([*common, *hidden_mse]), "plain": lambda: plain_loop(flags, teacher, shards)}
         if flags.only:
             step = makers[flags.only]()
             for _ in range(3):
@@ -190,7 +105,7 @@ def main() -> int:
         speeds: dict[str, list[float]] = {name: [] for name in loops}
         for round_number in range(flags.rounds + 1):
             for name, step in loops.items():
-                speed = timed(step, flags.steps)
+                speed, _ = timed(step, flags.steps)
                 if round_number > 0:  # the first turn warms up
                     speeds[name].append(speed)
         ratios = [ours / plain for ours, plain in zip(speeds["ours"], speeds["plain"], strict=True)]

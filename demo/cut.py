@@ -30,8 +30,8 @@ def export_cut(plan: Plan, folder: Path) -> None:
 
     quiet_transformers()
     args = plan.resolved.args
-    teacher = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", plan.architecture))
-    built = build_student(plan.student, plan.architecture, teacher, needs_logits=False, seed=args.run.seed)
+    teacher = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", plan.teacher.architecture))
+    built = build_student(plan.student, plan.architecture, teacher, plan.teacher.architecture, False, False, args.run.seed)
     recipe = ExportRecipe(
         built=built, architecture=plan.architecture, tokenizer=load_hf_tokenizer(plan.tokenizer_source), flags=args.as_dict(),
         methods=plan.resolved.methods, head_trained=False, sequence_length=plan.train_shards[0].max_seq_length)

@@ -11,7 +11,8 @@ import torch
 
 from dataset.errors import UserError
 from dataset.shard_format import ShardInfo, check_tokenizer
-from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256
+from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size
+from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder
 from pretraining.batches.samples import MaskingRule, ShardReader
@@ -22,11 +23,12 @@ from pretraining.engine import Engine, engine_config, select_device, start_ranks
 from pretraining.events import Events
 from pretraining.export import ExportRecipe, load_hf_tokenizer
 from pretraining.layer_norm import use_apex_layer_norm
+from pretraining.memory import keep_freed_memory
 from pretraining.models.encoder import Encoder
 from pretraining.models.loading import load_model, quiet_transformers
 from pretraining.models.student import BuiltModel, build_student
 from pretraining.models.teacher import Teacher
-from pretraining.objectives.base import ObjectiveContext
+from pretraining.objectives.base import ObjectiveContext, Shape
 from pretraining.objectives.weighted import WeightedObjectives
 from pretraining.optimizers import build_optimizer
 from pretraining.outputs import Outputs, markers
@@ -38,7 +40,7 @@ from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
 from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker
-from pretraining.trained_module import TrainedModule, freeze_unreached
+from pretraining.trained_module import TrainedModule
 from pretraining.trainer import Progress, Rhythm, Trainer
 from pretraining.validation import Validator
 
@@ -59,6 +61,8 @@ def run(plan: Plan) -> str:
     """Train as planned; returns the exit reason. Writes nothing before everything that can be checked was checked."""
     resolved, args = plan.resolved, plan.resolved.args
     device = select_device(resolved.launch)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision, line = select_precision(args.engine.precision, device)
     if line is not None:
         resolved.notes.append(line)
@@ -71,11 +75,7 @@ def run(plan: Plan) -> str:
     start_ranks(device)
     try:
         control = Control(resolved.launch.rank, resolved.launch.world_size)
-        models = build_models(plan, precision, device)
-        if control.rank == 0:
-            for note in resolved.notes:
-                say(f"note: {note}")
-        trainer = make_trainer(plan, models, tokenizer, control, precision, device)
+        trainer = prepare(plan, tokenizer, control, precision, device)
         try:
             return trainer.run()
         except UserError as error:
@@ -87,31 +87,56 @@ def run(plan: Plan) -> str:
         stop_ranks()
 
 
+def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
+    """Everything that a run is made of, ready to start; the ranks must have been joined."""
+    models = build_models(plan, precision, device)
+    if control.rank == 0:
+        for note in plan.resolved.notes:
+            say(f"note: {note}")
+    return make_trainer(plan, models, tokenizer, control, precision, device)
+
+
 def build_models(plan: Plan, precision: Precision, device: torch.device) -> Models:
     """Teacher and student from the plan; the student's unreached parameters are frozen."""
     resolved, args = plan.resolved, plan.resolved.args
-    context = ObjectiveContext(pairs=plan.pairs, temperature=args.distillation.temperature)
-    objective = WeightedObjectives(resolved.methods, context)
-    teacher_model = None
+    torch.manual_seed(args.run.seed)  # the first weights of learned projections
+    objective = WeightedObjectives(resolved.methods, objective_contexts(plan))
+    needs = objective.all_needs
+    teacher = teacher_model = teacher_architecture = None
     if plan.teacher is not None:
-        teacher_model = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", plan.architecture))
-    built = build_student(plan.student, plan.architecture, teacher_model, objective.needs.student.logits, args.run.seed)
-    width = teacher_model.model.config.hidden_size if teacher_model else None
-    teacher = None
-    if objective.needs.teacher is not None:
-        teacher = Teacher(teacher_model, plan.architecture, objective.needs.teacher, precision, device)
-    module = TrainedModule(Encoder(built.model, plan.architecture, built.has_head, objective.needs.student), objective)
-    frozen = freeze_unreached(module, width, built.model.config.vocab_size)
+        teacher_architecture = plan.teacher.architecture
+        teacher_model = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", teacher_architecture))
+    built = build_student(plan.student, plan.architecture, teacher_model, teacher_architecture, needs.student.head,
+                          needs.student.next_sentence, args.run.seed)
+    if needs.teacher is not None:
+        teacher = Teacher(teacher_model, teacher_architecture, needs.teacher, precision, device)
+    module = TrainedModule(Encoder(built.model, plan.architecture, built.has_head, needs.student), objective)
+    frozen = module.freeze_unreached(None if plan.teacher is None else shape_of(plan.teacher.config), built.model.config.vocab_size)
     if frozen:
         count = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
         resolved.notes.append(f"{len(frozen)} weights ({count} numbers) that no loss reaches are frozen, such as {frozen[0]}")
     if args.model.layer_norm_type == "apex":
         use_apex_layer_norm(module, device)
     module.to(device)
-    head = plan.architecture.head
     head_trained = built.has_head and any(
-        parameter.requires_grad for name, parameter in module.student.model.named_parameters() if name.startswith(f"{head}."))
+        parameter.requires_grad for name, parameter in module.student.model.named_parameters() if plan.architecture.in_head(name))
     return Models(teacher, module, built, head_trained)
+
+
+def shape_of(config: dict[str, Any]) -> Shape:
+    return Shape(config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"])
+
+
+def objective_contexts(plan: Plan) -> dict[str, ObjectiveContext]:
+    """What every objective of the run is built from, by its name."""
+    flags, objectives = plan.resolved.args.distillation, plan.objectives
+    teacher = None if plan.teacher is None else shape_of(plan.teacher.config)
+    return {name: ObjectiveContext(
+        student=shape_of(plan.student.config), teacher=teacher, pairs=part.pairs, student_layers=part.student_layers,
+        teacher_layers=part.teacher_layers, temperature=flags.temperature, all_positions=objectives.all_positions,
+        truncation_factor=flags.truncation_factor, relation_heads=objectives.relation_heads,
+        contrastive_width=flags.contrastive_width, contrastive_temperature=flags.contrastive_temperature,
+    ) for name, part in objectives.parts.items()}
 
 
 def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
@@ -133,7 +158,7 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
         head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length)
     tracking, identity = events.tracking, data_identity(plan) if control.rank == 0 else None
     outputs = Outputs(
-        folder, control, _validator(plan, control, precision, device), recipe, dict(resolved.methods),
+        folder, control, _validator(plan, control, precision, device), recipe, {part.name: part.weight for part in resolved.methods},
         lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": identity}, events.outside,
         validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
     share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
@@ -165,11 +190,16 @@ def _clock(simulated: float | None, progress: Progress) -> Clock:
 
 
 def _reader(plan: Plan, shards: list[ShardInfo]) -> ShardReader:
-    args, masking = plan.resolved.args, None
-    if any(info.masking == "none" for info in shards):
-        excluded: np.ndarray = masking_exclusions(load_tokenizer(plan.tokenizer_source))
-        masking = MaskingRule(args.run.seed, excluded)
-    return ShardReader(shards, plan.student.config["vocab_size"], args.data.max_predictions_per_seq, masking)
+    args, vocabulary, causal = plan.resolved.args, plan.student.config["vocab_size"], plan.architecture.causal
+    masking = augmentation = None
+    masks = any(info.masking == "none" for info in shards) and not causal
+    if masks or args.distillation.aug:
+        tokenizer = load_tokenizer(plan.tokenizer_source)
+        excluded: np.ndarray = masking_exclusions(tokenizer)
+        masking = MaskingRule(args.run.seed, excluded) if masks else None
+        if args.distillation.aug:
+            augmentation = Augmentation(args.run.seed, excluded, min(vocabulary, vocabulary_size(tokenizer)))
+    return ShardReader(shards, vocabulary, args.data.max_predictions_per_seq, masking, causal=causal, augmentation=augmentation)
 
 
 def _validator(plan: Plan, control: Control, precision: Precision, device: torch.device) -> Validator | None:

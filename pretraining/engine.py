@@ -115,8 +115,14 @@ class Engine:
         self.deepspeed.backward(loss * (self.world_size * self.accumulation))
         return shares
 
-    def micro_step_done(self) -> None:
-        """Tell DeepSpeed that a micro-batch ended; at the last of a step this updates the weights."""
+    def micro_step_done(self, idle: list[nn.Parameter] | None = None) -> None:
+        """Tell DeepSpeed that a micro-batch ended; at the last of a step this updates the weights, but for those that are `idle`.
+
+        DeepSpeed gives every weight that no loss reached a gradient of zeros, and with one weight decay and momentum would move it.
+        Idle weights need ZeRO 0: the other stages update flat buffers.
+        """
+        for parameter in idle or ():
+            parameter.grad = None
         self.deepspeed.step()
 
     def set_learning_rate(self, rate: float) -> None:

@@ -5,6 +5,7 @@ pooler that its class expects, untrained, and the card says so.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from dataset.tokenizer import is_lowercasing, load_tokenizer
 from pretraining.models.catalog import Architecture
 from pretraining.models.loading import model_class
 from pretraining.models.student import BuiltModel
-from pretraining.objectives.catalog import OBJECTIVES
+from pretraining.objectives.catalog import OBJECTIVES, Part
 
 STUDENT_PREFIX = "student.model."
 OBJECTIVE_PREFIX = "objective."
@@ -65,7 +66,7 @@ class ExportRecipe:
     architecture: Architecture
     tokenizer: transformers.PreTrainedTokenizerBase
     flags: dict[str, Any]
-    methods: list[tuple[str, float]]
+    methods: list[Part]
     head_trained: bool
     sequence_length: int
 
@@ -103,10 +104,10 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
     """The README.md of an export: what it is, from what, how long, how good, and what was not trained."""
     flags, built = recipe.flags, recipe.built
     teacher = flags["teacher_path"] if flags["distillation"] else None
-    auto_class = "AutoModelForMaskedLM" if built.has_head else "AutoModel"
+    auto_class = recipe.architecture.auto_class if built.has_head else "AutoModel"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    objectives = "\n".join(f"- `{name}`, weight {weight:g}: {OBJECTIVES[name].summary} ({OBJECTIVES[name].paper})"
-                           for name, weight in recipe.methods)
+    objectives = "\n".join(f"- `{part.name}`, weight {part.weight:g}{_stage(part)}: {OBJECTIVES[part.name].summary} "
+                           f"({OBJECTIVES[part.name].paper})" for part in recipe.methods)
     losses = "\n".join(f"| {name} | {value:.6g} |" for name, value in state["losses"].items()) or "| none measured yet | |"
     lines = [
         "---", "library_name: transformers", f"tags: [{'distillation, ' if teacher else ''}academic-budget]", "---", "",
@@ -125,6 +126,12 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
         'tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")', "```", "",
     ]
     return "\n".join(lines)
+
+
+def _stage(part: Part) -> str:
+    if part.since > 0:
+        return f" from {part.since:.0%} of the budget on"
+    return f" up to {part.until:.0%} of the budget" if math.isfinite(part.until) else ""
 
 
 def _origin(flags: dict[str, Any]) -> str:

@@ -12,11 +12,10 @@ from typing import Any
 
 from dataset.errors import UserError
 from dataset.shard_format import NO_MASKING, ShardInfo, check_ids, check_tokenizer, find_shards, read_info
-from dataset.tokenizer import HUB_NAME, load_tokenizer, vocabulary_sha256
+from dataset.tokenizer import HUB_NAME, SpecialIds, load_tokenizer, special_ids, vocabulary_sha256
 from pretraining.args.resolve import Resolved
-from pretraining.layers import pair_layers
-from pretraining.models.catalog import ARCHITECTURES, Architecture, ModelFolder, read_model_folder
-from pretraining.objectives.catalog import OBJECTIVES
+from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
+from pretraining.objective_plan import ObjectivePlan, plan_objectives
 from pretraining.run_folder import RunFolder, check_run_folder
 from pretraining.student_plan import StudentPlan, plan_student
 from pretraining.tracking import check_tracker
@@ -29,15 +28,14 @@ _MASKING_ATTRIBUTES = ("mask_token_id", "vocab_size", "masked_lm_prob", "max_pre
 class Plan:
     """A run that has passed every check that needs no torch.
 
-    `pairs` are ((student layer, teacher layer), ...) for objectives that compare layers, else empty. `tokenizer_source` is a
-    folder, a vocab.txt or a hub name.
+    `architecture` is the student's. `tokenizer_source` is a folder, a vocab.txt or a hub name.
     """
 
     resolved: Resolved
     architecture: Architecture
     teacher: ModelFolder | None
     student: StudentPlan
-    pairs: tuple[tuple[int, int], ...]
+    objectives: ObjectivePlan
     train_shards: list[ShardInfo]
     test_shards: list[ShardInfo]
     tokenizer_source: str
@@ -51,49 +49,45 @@ def make_plan(resolved: Resolved) -> Plan:
     check_tracker(args.run.report_to)
     folder = check_run_folder(args)
     _check_writable(folder)
-    architecture = ARCHITECTURES[args.model.model_type]
     teacher = None
     if args.distillation.teacher_path is not None:
-        teacher = read_model_folder(args.distillation.teacher_path, "--teacher_path", architecture)
-    _check_teacher_head(resolved, teacher)
+        teacher = read_model_folder(args.distillation.teacher_path, "--teacher_path")
+    architecture = _student_architecture(args, teacher)
     student = plan_student(args, teacher, architecture)
-    pairs = _pairs(resolved, teacher, student)
+    architecture = student.architecture
+    resolved.notes.extend(student.notes)
+    if teacher is not None and teacher.architecture.causal != architecture.causal:
+        raise UserError(f"--teacher_path {teacher.path}: a {teacher.architecture.family} and a {architecture.family} do not see the same "
+                        "tokens; teacher and student must both be causal, or both not")
+    objectives = plan_objectives(resolved, student.config, architecture, teacher)
     train, test = _shards(resolved)
-    if student.source == "scratch":
-        # A tokenizer's special ids decide what counts as padding in some architectures; the shards know them.
-        for key, attribute in (("pad_token_id", "pad_token_id"), ("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")):
-            if attribute in train[0].attributes:
-                student.config.setdefault(key, int(train[0].attributes[attribute]))
+    _check_next_sentence(resolved, train + test)
     student.config["vocab_size"] = _vocabulary(student, train)
     source = _tokenizer_source(args, teacher, student)
-    digest = vocabulary_sha256(load_tokenizer(source)) if Path(source).expanduser().exists() else None
-    _check_shards(resolved, [student.config] + ([teacher.config] if teacher else []), architecture, train + test, digest)
+    tokenizer = load_tokenizer(source) if Path(source).expanduser().exists() else None
+    digest = None if tokenizer is None else vocabulary_sha256(tokenizer)
+    if student.source == "scratch":
+        _set_special_ids(student, train[0], None if tokenizer is None or architecture.causal else special_ids(tokenizer))
+    models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
+    _check_shards(resolved, models, train + test, digest)
     _check_disk(folder, student)
-    _write_back(args, student, pairs, source)
-    return Plan(resolved, architecture, teacher, student, pairs, train, test, source, digest, folder)
+    _write_back(args, student, objectives, source)
+    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder)
 
 
-def _check_teacher_head(resolved: Resolved, teacher: ModelFolder | None) -> None:
-    for name, _ in resolved.methods:
-        if OBJECTIVES[name].teacher_logits and teacher is not None and teacher.has_head is False:
-            raise UserError(f"--method {name} compares logits, but --teacher_path {teacher.path} has no MLM head; "
-                            "hidden_mse works with this teacher")
+def _student_architecture(args: Any, teacher: ModelFolder | None) -> Architecture:
+    """The row that --model_type names; without it the student folder's family, else the teacher's, else BERT."""
+    if args.model.model_type is not None:
+        return find_architecture(args.model.model_type)
+    if isinstance(args.distillation.student_initialize, str):
+        return read_model_folder(args.distillation.student_initialize, "--student_initialize").architecture
+    return teacher.architecture if teacher is not None else find_architecture("bert-mlm")
 
 
-def _pairs(resolved: Resolved, teacher: ModelFolder | None, student: StudentPlan) -> tuple[tuple[int, int], ...]:
-    names = [name for name, _ in resolved.methods if OBJECTIVES[name].layers]
-    if not names or teacher is None:
-        return ()
-    flags = resolved.args.distillation
-    pairs = pair_layers(flags.layer_selection, flags.student_layer_selection,
-                        teacher.config["num_hidden_layers"], student.config["num_hidden_layers"])
-    narrow = [name for name in names if OBJECTIVES[name].same_width]
-    if narrow and student.config["hidden_size"] != teacher.config["hidden_size"]:
-        width_free = [name for name, entry in OBJECTIVES.items() if not entry.same_width]
-        raise UserError(f"--method {narrow[0]} needs equal widths: the student's hidden_size is {student.config['hidden_size']}, the "
-                        f"teacher's {teacher.config['hidden_size']}; --hidden_size {teacher.config['hidden_size']} works, "
-                        f"or an objective free of width: {', '.join(width_free)}")
-    return pairs
+def _check_next_sentence(resolved: Resolved, shards: list[ShardInfo]) -> None:
+    lacking = next((info for info in shards if not info.has_nsp), None)
+    if any(part.name == "nsp" for part in resolved.methods) and lacking is not None:
+        raise UserError(f"--method nsp: {lacking.path} holds no next_sentence_labels; shards with them are needed")
 
 
 def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
@@ -124,6 +118,14 @@ def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
     return train, test
 
 
+def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialIds | None) -> None:
+    """A tokenizer's special ids decide what counts as padding in some architectures; the shards know them, or the tokenizer does."""
+    for key, name in (("pad_token_id", "pad"), ("bos_token_id", "cls"), ("eos_token_id", "sep")):
+        found = shard.attributes.get(f"{name}_token_id", getattr(specials, name, None))
+        if found is not None:
+            student.config.setdefault(key, int(found))
+
+
 def _vocabulary(student: StudentPlan, train: list[ShardInfo]) -> int:
     """The student's vocabulary size; a student from scratch that was told nothing takes the shards'."""
     if student.config.get("vocab_size") is not None:
@@ -144,17 +146,18 @@ def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPl
 
 
 def _check_shards(
-    resolved: Resolved, configs: list[dict[str, Any]], architecture: Architecture, shards: list[ShardInfo], digest: str | None,
+    resolved: Resolved, models: list[tuple[dict[str, Any], Architecture]], shards: list[ShardInfo], digest: str | None,
 ) -> None:
-    """Whether every model of the run, given by its config.json, can read `shards`."""
-    vocabulary = min(config["vocab_size"] for config in configs)
-    positions = min(config.get("max_position_embeddings", 512) for config in configs) - architecture.reserved_positions
+    """Whether every model of the run, given by its configuration under our names and its row, can read `shards`."""
+    vocabulary = min(config["vocab_size"] for config, _ in models)
+    positions = min(config["max_position_embeddings"] - row.reserved_positions for config, row in models)
+    causal = any(row.causal for _, row in models)
     if shards[0].max_seq_length > positions:
         raise UserError(f"{shards[0].path}: sequences of {shards[0].max_seq_length} tokens, the models have {positions} positions; "
                         "shards of at most that length are needed")
     for info in shards:
         lost = [name for name in _MASKING_ATTRIBUTES if name not in info.attributes]
-        if info.masking == NO_MASKING and lost:
+        if info.masking == NO_MASKING and lost and not causal:
             raise UserError(f"{info.path}: no masked_lm_positions in it, and no attribute {lost[0]} that says how to draw them; make the "
                             "shard with dataset/generate_samples.py")
         if digest is not None:
@@ -184,16 +187,22 @@ def _check_writable(folder: RunFolder) -> None:
         raise UserError(f"--output_dir {folder.path}: cannot write there ({error.strerror}); choose a folder you may write to") from None
 
 
-def _write_back(args: Any, student: StudentPlan, pairs: tuple[tuple[int, int], ...], tokenizer_source: str) -> None:
+def _write_back(args: Any, student: StudentPlan, objectives: ObjectivePlan, tokenizer_source: str) -> None:
     """Put what was decided by files into the flags, so that args.yaml repeats the run even if defaults change."""
     for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
                  "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings", "type_vocab_size",
                  "initializer_range"):
-        setattr(args.model, name, student.config[name])
-    args.model.encoder_ln_mode, args.model.layernorm_embedding = "post-ln", True
+        setattr(args.model, name, student.config.get(name))
+    row = student.architecture
+    if args.model.model_type is None or find_architecture(args.model.model_type) != row:
+        args.model.model_type = model_type_of(row.family)
+    args.model.encoder_ln_mode, args.model.layernorm_embedding = "pre-ln" if row.pre_ln else "post-ln", row.embedding_norm
     args.model.tokenizer_name = tokenizer_source
     if student.source == "teacher":
         args.distillation.student_layers = ",".join(map(str, student.layers))
-    if pairs:
-        args.distillation.student_layer_selection = ",".join(str(student_layer) for student_layer, _ in pairs)
-        args.distillation.layer_selection = ",".join(str(teacher_layer) for _, teacher_layer in pairs)
+    chosen = {(part.student_layers, part.teacher_layers) for part in objectives.parts.values() if part.teacher_layers}
+    if len(chosen) == 1:  # objectives of one run may differ in what they compare by default
+        for name, layers in zip(("student_layer_selection", "layer_selection"), chosen.pop(), strict=True):
+            setattr(args.distillation, name, ",".join(map(str, layers)))
+    if "minilm_v2" in objectives.parts:
+        args.distillation.relation_heads = objectives.relation_heads

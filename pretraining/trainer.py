@@ -1,6 +1,7 @@
 """The loop: one message between ranks, one decision, one optimizer step; until the budget, the steps or a signal end it.
 
-It takes any module that returns (loss, shares of the global mean by term) and knows no encoder. Everything that decides about a step
+It takes any module that returns (loss, shares of the global mean by term), says for every share of the budget what it needs of a teacher
+and which of its weights rest, and knows no encoder. Everything that decides about a step
 (stop, markers, validation, checkpoint, learning rate) follows from one reading of rank 0's clock and from the step's number.
 """
 
@@ -85,6 +86,7 @@ class Trainer:
             counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
             message = self.control.exchange(self.clock.hours(), counts, self.signal.asked)
             state.hours = message.hours
+            self.engine.module.begin_step(self.budget.progress(state.hours))
             if state.interval_steps and state.step % self.rhythm.print_steps == 0:
                 self._report()
             reason = "signal" if message.stop_asked else self.budget.stop_reason(state.hours, state.step)
@@ -121,15 +123,17 @@ class Trainer:
         self.clock.start()
         state.rate = self.schedule.learning_rate(state.hours, state.step)
         engine.set_learning_rate(state.rate)
+        module = engine.module
+        teacher_needs, idle = module.teacher_needs, module.idle_parameters()
         for number, batch in enumerate(batches):
             on_device = batch.to(self.device)
-            signals = self.teacher(on_device) if self.teacher is not None else None
+            signals = self.teacher(on_device, teacher_needs) if teacher_needs is not None else None
             # Dropout is a function of (seed, step, place of the micro-batch in the global batch): nothing to save, nothing to replay.
             torch.manual_seed(dropout_seed(self.rhythm.seed, state.step, batch.micro_index))
             self._add(engine.forward_backward(on_device, signals, message.counts))
             if number == len(batches) - 1 and (state.step + 1) % self.rhythm.print_steps == 0:
                 engine.note_gradient_norm()
-            engine.micro_step_done()
+            engine.micro_step_done(idle)
         self.clock.step_done()
         state.step += 1
         state.interval_steps += 1

@@ -24,7 +24,7 @@ class Validator:
 
     @torch.no_grad()
     def measure(self, module: TrainedModule, teacher: Teacher | None, limit: int | None = None) -> dict[str, float]:
-        """{"loss": weighted sum, "loss/TERM": mean of each term}. All ranks call it together.
+        """{"loss": weighted sum, "loss/TERM": mean of each term} of the parts that are learnt from now. All ranks call it together.
 
         `limit` bounds each rank's micro-batches (--dry_run).
         """
@@ -37,9 +37,10 @@ class Validator:
             if limit is not None and index >= limit:
                 break
             on_device = batch.to(self.device)
-            signals = teacher(on_device) if teacher is not None else None
+            needs = module.teacher_needs
+            signals = teacher(on_device, needs) if needs is not None else None
             with self.precision.autocast(self.device):
-                terms = module.objective(module.student(on_device), signals, on_device)
+                terms = module.terms(on_device, signals)
             for name, (weight, term) in terms.items():
                 layout[name] = (weight, term.unit, term.per_unit)
                 sums[name] = sums.get(name, 0) + term.sum.double()

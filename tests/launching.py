@@ -19,9 +19,9 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": f"{binaries}:{kept['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
 
 
-def launch(command: list[str], status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def launch(command: list[str], status: int = 0, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `command` in the project's root and assert its exit status."""
-    done = subprocess.run(command, cwd=ROOT, env=clean_environment(**environment), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(**environment), capture_output=True, text=True, timeout=timeout)
     assert done.returncode == status, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
 

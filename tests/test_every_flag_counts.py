@@ -10,6 +10,7 @@ import pytest
 from cli_case import LOST_FLAGS, PROJECT, REPAIRED_FLAGS, command_line
 
 from dataset.errors import UserError
+from pretraining.args.methods import ALPHAS
 from pretraining.args.parser import GROUP_OF, GROUPS, INFO, parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch
@@ -36,12 +37,16 @@ OTHER_WORDS = {
 # What beside the command of file 004 makes another value of a flag legal (False: left out).
 COMPANIONS: dict[str, dict] = {
     "temperature": {"method": "hidden_mse,logit"}, "do_validation": {"use_early_stopping": False},
+    "logit_positions": {"method": "hidden_mse,logit"}, "truncation_factor": {"method": "hidden_mse,soft_ce"},
+    "relation_heads": {"method": "minilm_v2"}, "contrastive_width": {"method": "crd"}, "contrastive_temperature": {"method": "crd"},
+    "second_stage": {"method": "att_val_two_stage"},
+    **{name: {"method": "distilbert"} for name in ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")},
+    **{name: {"optimizer_type": "lamb"} for name in ("bias_correction", "max_coeff", "min_coeff")},
 }
 # Flags whose every other value is an error today.
-REFUSED = {"aug", "add_nsp", "load_training_checkpoint", "load_checkpoint_id", "max_steps_per_epoch", "deepspeed_transformer_kernel",
-           "optimizer_type"}
+REFUSED = {"load_training_checkpoint", "load_checkpoint_id", "max_steps_per_epoch", "deepspeed_transformer_kernel"}
 # Functions that look at flags only to refuse them: a flag read by nothing else has no effect.
-CHECKS = ("_check_ranges", "_check_paths", "_notes_and_refusals")
+CHECKS = ("check_ranges", "_check_paths", "_notes_and_refusals")
 
 
 def outcome(flags: dict) -> tuple[str, dict, list[str]]:
@@ -71,7 +76,8 @@ def other_words(name: str, now: object, folder: Path) -> list[str]:
         return ["false" if now else "true"]
     number = {"zero_stage": 1, "hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.25, "train_batch_size": 2048,
               "train_micro_batch_size_per_gpu": 512, "adam_beta1": 0.5, "adam_beta2": 0.5, "validation_begin_proportion": 0.5,
-              "validation_end_proportion": 0.5, "warmup_proportion": 0.5}.get(name, 3)
+              "validation_end_proportion": 0.5, "warmup_proportion": 0.5, "second_stage": 0.25,
+              "min_coeff": 0.2}.get(name, 3)
     return [str(number)]
 
 
@@ -130,7 +136,8 @@ def flags_with_effect() -> set[tuple[str, str]]:
 
 def unread(wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of `wanted` that no code outside the declarations and the pure checks reads."""
-    read = {("model", name) for name in (*_SHAPE, *_FREE)}  # read by name, in a loop over these tables
+    # Read by name, in loops over these tables.
+    read = {("model", name) for name in (*_SHAPE, *_FREE)} | {("distillation", name) for name in ALPHAS}
     for path in [PROJECT / "run_pretraining.py", *sorted((PROJECT / "pretraining").rglob("*.py"))]:
         for function in [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]:
             if function.name not in CHECKS:

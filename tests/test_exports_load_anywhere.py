@@ -18,13 +18,14 @@ from pretraining.models.catalog import ARCHITECTURES
 from pretraining.models.encoder import Encoder
 from pretraining.models.loading import load_model
 from pretraining.models.student import BuiltModel, build_student
-from pretraining.objectives.base import ObjectiveContext
+from pretraining.objectives.base import ObjectiveContext, Shape
+from pretraining.objectives.catalog import parse_method
 from pretraining.objectives.weighted import WeightedObjectives
 from pretraining.signals import Signals
 from pretraining.student_plan import StudentPlan
-from pretraining.trained_module import TrainedModule, freeze_unreached
+from pretraining.trained_module import TrainedModule
 
-FAMILIES = {"bert": "bert-mlm", "roberta": "bert-mlm-roberta"}
+FAMILIES = {"bert": "bert-mlm", "roberta": "roberta-mlm"}
 STATE = {"progress": 0.25, "step": 40, "samples": 640, "tokens": 11525, "hours": 0.125, "validation_loss": 1.2345,
          "losses": {"held-out loss": 1.2345, "training loss": 1.5}}
 
@@ -34,16 +35,18 @@ def flags_for(folder: Path, layers: list[int]) -> dict:
             "dataset_path": "some/shards", "student_initialize": True, "student_layers": ",".join(map(str, layers)), "seed": 42}
 
 
-def trained_student(folder: Path, family: str, methods=(("hidden_mse", 1.0),), layers=(1, 3)) -> tuple[TrainedModule, BuiltModel]:
+def trained_student(folder: Path, family: str, method="hidden_mse", layers=(1, 3)) -> tuple[TrainedModule, BuiltModel]:
     """A student of two teacher layers after two steps of AdamW, so that it equals nothing on the disk."""
     architecture = ARCHITECTURES[FAMILIES[family]]
-    objective = WeightedObjectives(list(methods), ObjectiveContext(((1, 3),)))
+    shape = Shape(4, 32, 4)
+    objective = WeightedObjectives(parse_method(method), {
+        part.name: ObjectiveContext(Shape(2, 32, 4), shape, pairs=((1, 3),)) for part in parse_method(method)})
     config = {**json.loads((folder / "config.json").read_text()), "num_hidden_layers": len(layers)}
     teacher = BuiltModel(*load_model(folder, "--teacher_path", architecture))
-    plan = StudentPlan("teacher", None, list(layers), config)
-    built = build_student(plan, architecture, teacher, objective.needs.student.logits, seed=1)
+    plan = StudentPlan("teacher", None, architecture, list(layers), config)
+    built = build_student(plan, architecture, teacher, architecture, objective.needs.student.head, False, seed=1)
     module = TrainedModule(Encoder(built.model, architecture, built.has_head, objective.needs.student), objective)
-    freeze_unreached(module, 32, VOCABULARY)
+    module.freeze_unreached(shape, VOCABULARY)
     batch, optimizer = make_batch(), torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01)
     generator = torch.Generator().manual_seed(0)
     signals = Signals({3: torch.randn(*batch.mask.shape, 32, generator=generator)})
@@ -53,9 +56,10 @@ def trained_student(folder: Path, family: str, methods=(("hidden_mse", 1.0),), l
     return module, built
 
 
-def export(module, built, folder: Path, source: Path, family: str, methods=(("hidden_mse", 1.0),), head_trained=False, **more) -> Path:
+def export(module, built, folder: Path, source: Path, family: str, method="hidden_mse", head_trained=False, **more) -> Path:
     flags = {**flags_for(source, [1, 3]), **more}
-    recipe = ExportRecipe(built, ARCHITECTURES[FAMILIES[family]], load_hf_tokenizer(str(source)), flags, list(methods), head_trained, 32)
+    recipe = ExportRecipe(built, ARCHITECTURES[FAMILIES[family]], load_hf_tokenizer(str(source)), flags, parse_method(method),
+                          head_trained, 32)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     weights["objective.parts.hidden_mse.projection.weight"] = torch.ones(3, 3)  # an objective's own, not to be exported
     export_student(recipe, weights, folder, STATE)
@@ -153,8 +157,8 @@ def test_the_card_says_what_it_is_and_what_was_not_trained(exports, tmp_path):
     assert text.startswith("---\nlibrary_name: transformers\n")
     headless = card(exports["bert", False][1])
     assert "bare encoder" in headless and "AutoModel.from_pretrained" in headless and "AutoModelForMaskedLM" not in headless
-    module, built = trained_student(source, "bert", [("mlm", 0.5)])
-    trained = card(export(module, built, tmp_path / "mlm", source, "bert", [("mlm", 0.5)], head_trained=True, distillation=False,
+    module, built = trained_student(source, "bert", "mlm:0.5")
+    trained = card(export(module, built, tmp_path / "mlm", source, "bert", "mlm:0.5", head_trained=True, distillation=False,
                           student_initialize=None))
     assert "not trained:" not in trained and "head included" in trained and "weight 0.5" in trained
     assert "teacher: none" in trained and str(source) not in trained and "random, seed 42" in trained

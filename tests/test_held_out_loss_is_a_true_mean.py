@@ -15,7 +15,8 @@ from pretraining.models.catalog import ARCHITECTURES
 from pretraining.models.encoder import Encoder
 from pretraining.models.student import BuiltModel
 from pretraining.models.teacher import Teacher
-from pretraining.objectives.base import ObjectiveContext
+from pretraining.objectives.base import ObjectiveContext, Shape
+from pretraining.objectives.catalog import parse_method
 from pretraining.objectives.weighted import WeightedObjectives
 from pretraining.precision import Precision
 from pretraining.trained_module import TrainedModule
@@ -25,7 +26,7 @@ CPU, FP32 = torch.device("cpu"), Precision("fp32")
 ARCHITECTURE = ARCHITECTURES["bert-mlm"]
 ROWS = 17
 PAIRS = ((0, 1), (1, 3))
-METHODS = [("hidden_mse", 0.5), ("logit", 2.0), ("mlm", 1.0)]
+METHODS = parse_method("hidden_mse:0.5,logit:2,mlm")
 TEMPERATURE = 2.0
 
 
@@ -37,7 +38,8 @@ def shards(tmp_path_factory) -> list:
 
 @pytest.fixture(scope="module")
 def models() -> tuple[TrainedModule, Teacher]:
-    objective = WeightedObjectives(METHODS, ObjectiveContext(PAIRS, TEMPERATURE))
+    objective = WeightedObjectives(METHODS, {part.name: ObjectiveContext(Shape(2, 32, 4), Shape(4, 32, 4), PAIRS, temperature=TEMPERATURE)
+                                             for part in METHODS})
     student = Encoder(make_model(layers=2, seed=1), ARCHITECTURE, True, objective.needs.student)
     teacher = Teacher(BuiltModel(make_model(seed=2), True, {}), ARCHITECTURE, objective.needs.teacher, FP32, CPU)
     return TrainedModule(student, objective).train(), teacher
@@ -72,7 +74,7 @@ def naive(shards: list, chosen: list[tuple[int, int]]) -> dict[str, float]:
         sums["mlm"] -= sum(scores[i, label].item() for i, label in enumerate(rows.labels[0, :used]))
         tokens, masked = tokens + real, masked + used
     means = {f"loss/{name}": total / (tokens if "hidden" in name else masked) for name, total in sums.items()}
-    weights = dict(METHODS)
+    weights = {part.name: part.weight for part in METHODS}
     return {"loss": math.fsum(weights[name.split("/")[1]] * mean for name, mean in means.items()), **means}
 
 

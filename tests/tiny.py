@@ -44,29 +44,63 @@ def tokenizer_sha256(folder: Path) -> str:
     return vocabulary_sha256(load_tokenizer(folder))
 
 
+FAMILIES = {
+    "bert": ("BertForMaskedLM", "BertModel"),
+    "roberta": ("RobertaForMaskedLM", "RobertaModel"),
+    "roberta-prelayernorm": ("RobertaPreLayerNormForMaskedLM", "RobertaPreLayerNormModel"),
+    "distilbert": ("DistilBertForMaskedLM", "DistilBertModel"),
+    "electra": ("ElectraForMaskedLM", "ElectraModel"),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertModel"),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Model"),
+}
+MODEL_TYPES = {family: "gpt2-clm" if family == "gpt2" else f"{family}-mlm" for family in FAMILIES}
+
+
+def make_config(family: str, layers: int, hidden: int, heads: int, vocab: int, dropout: float) -> Any:
+    """The configuration of `make_model`, under the names that `family` has in `transformers`."""
+    import transformers
+
+    if family == "gpt2":
+        settings = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_inner": 2 * hidden, "n_positions": 64, "resid_pdrop": dropout,
+                    "embd_pdrop": dropout, "attn_pdrop": dropout}
+    elif family == "distilbert":
+        settings = {"dim": hidden, "n_layers": layers, "n_heads": heads, "hidden_dim": 2 * hidden, "max_position_embeddings": 64,
+                    "dropout": dropout, "attention_dropout": dropout}
+    else:
+        settings = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 2 * hidden,
+                    "max_position_embeddings": 66 if family.startswith("roberta") else 64}
+        if family == "modernbert":
+            settings |= {"mlp_dropout": dropout, "embedding_dropout": dropout, "attention_dropout": dropout, "local_attention": 6}
+        else:
+            settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout,
+                         "type_vocab_size": 1 if family == "roberta" else 2}
+    if family == "electra":
+        settings["embedding_size"] = hidden // 2
+    if family in ("roberta", "roberta-prelayernorm", "modernbert", "gpt2"):
+        settings |= {"pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP}
+    if family == "modernbert":
+        settings |= {"cls_token_id": CLS, "sep_token_id": SEP}
+    return transformers.AutoConfig.for_model(family, vocab_size=vocab, **settings)
+
+
 def make_model(
     family: str = "bert", layers: int = 4, hidden: int = 32, heads: int = 4, head: bool = True, vocab: int = VOCABULARY, seed: int = 0,
     dropout: float = 0.1,
 ) -> Any:
-    """A random `transformers` model of `family` (bert or roberta), in memory and in eval mode, with an MLM head or without.
+    """A random `transformers` model of `family`, a key of `FAMILIES`, in memory and in eval mode, with its language-model head or without.
 
     Every parameter is drawn anew with a spread of 0.1 (norm weights around 1), so that no bias is 0 and no two layers are alike.
+    ModernBERT sees 3 tokens to either side in all layers but 0 and 3; ELECTRA's embeddings are half as wide as its layers.
     """
     import torch
     import transformers
 
-    positions = {"bert": 64, "roberta": 66}[family]
-    settings: dict[str, Any] = {"type_vocab_size": 2} if family == "bert" else {
-        "type_vocab_size": 1, "pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP}
-    config = transformers.AutoConfig.for_model(
-        family, vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=2 * hidden,
-        max_position_embeddings=positions, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **settings)
-    name = {"bert": "Bert", "roberta": "Roberta"}[family]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = getattr(transformers, f"{name}{'ForMaskedLM' if head else 'Model'}")(config)
-        for path, parameter in model.named_parameters():
-            parameter.normal_(mean=float("LayerNorm.weight" in path or "layer_norm.weight" in path), std=0.1)
+        model = getattr(transformers, FAMILIES[family][not head])(make_config(family, layers, hidden, heads, vocab, dropout))
+        norms = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=float(name in norms), std=0.1)
     return model.eval()
 
 
@@ -110,12 +144,12 @@ def sample_arrays(rows: int, length: int, masking: str, rng: np.random.Generator
 
 def make_shards(
     folder: Path, train: int = 2, test: int = 1, rows: int = 40, length: int = 32, masking: str = "static", seed: int = 0,
-    uneven: bool = False,
+    uneven: bool = False, next_sentence: bool = False,
 ) -> Path:
     """`train` and `test` shards in `folder` as the tokenizer of `make_tokenizer` would give them; returns the folder.
 
     Sample lengths run evenly from 4 to `length`; `masking` is static or none. Shards have `rows` rows each, or with `uneven` shard i
-    has rows + i.
+    has rows + i. `next_sentence` adds labels of next-sentence prediction.
     """
     import tempfile
 
@@ -134,6 +168,8 @@ def make_shards(
             }
             rng = np.random.default_rng([seed, split == "test", index])
             arrays = sample_arrays(rows + index * uneven, length, masking, rng)
+            if next_sentence:
+                arrays["next_sentence_labels"] = (np.arange(len(arrays["input_ids"])) % 2).astype(np.int8)
             write_shard(folder / f"{split}_shard_{index}.hdf5", arrays, attributes)
     return folder
 
@@ -145,7 +181,7 @@ def make_batch(lengths: tuple[int, ...] = (9, 4, 12), width: int | None = None, 
     """
     import torch
 
-    from pretraining.signals import Batch, Unit
+    from pretraining.signals import Batch
 
     rng = np.random.default_rng(seed)
     width = width or max(lengths)
@@ -159,9 +195,7 @@ def make_batch(lengths: tuple[int, ...] = (9, 4, 12), width: int | None = None, 
             labels.append(int(ids[row, position]))
             ids[row, position] = MASK
     mask = np.arange(width) < np.array(lengths)[:, None]
-    return Batch(
+    return Batch.make(
         input_ids=torch.from_numpy(ids), token_type_ids=torch.from_numpy(segments), mask=torch.from_numpy(mask),
         masked_index=torch.tensor(masked_index, dtype=torch.int64), labels=torch.tensor(labels, dtype=torch.int64),
-        counts={Unit.TOKENS: sum(lengths), Unit.MASKED: len(labels), Unit.SEQUENCES: len(lengths)},
-        has_padding=any(real < width for real in lengths), micro_index=0,
-    )
+        next_sentence_labels=torch.arange(len(lengths)) % 2)

@@ -7,6 +7,7 @@ originals' defaults, given in the help.
 from dataclasses import dataclass
 
 from pretraining.args.flags import flag, parse_bool, parse_int
+from pretraining.models.catalog import MODEL_TYPES
 
 # What the originals use when nothing is said, for a student from scratch.
 SCRATCH_DEFAULTS = {
@@ -26,14 +27,21 @@ SCRATCH_DEFAULTS = {
 
 @dataclass
 class ModelFlags:
-    model_type: str = flag("bert-mlm", "architecture", choices=("bert-mlm", "bert-mlm-roberta", "bert-mlm-nsp"))
+    model_type: str = flag(
+        None, "the student's architecture; default: that of the student's folder, else the teacher's, else bert-mlm", str,
+        choices=MODEL_TYPES,
+    )
     tokenizer_name: str = flag(
         None, "name, folder or vocab.txt of the tokenizer saved with every export; default: the teacher's or student's", str,
     )
     vocab_size: int = flag(None, "default: the teacher's; 30522 from scratch", parse_int)
-    hidden_size: int = flag(None, "default: the teacher's; 1024 from scratch", parse_int)
+    hidden_size: int = flag(
+        None, "default: the teacher's; 1024 from scratch; narrower with a bare --student_initialize: the most important dimensions, heads "
+        "and neurons of the teacher are kept", parse_int,
+    )
     num_hidden_layers: int = flag(None, "default: as many as --student_layers names; 24 from scratch", parse_int)
-    num_attention_heads: int = flag(None, "default: the teacher's; 16 from scratch", parse_int)
+    num_attention_heads: int = flag(
+        None, "default: the teacher's, or as many of its heads as fit into a narrower --hidden_size; 16 from scratch", parse_int)
     intermediate_size: int = flag(None, "default: the teacher's; 4096 from scratch", parse_int)
     hidden_act: str = flag(None, "gelu, relu, swish or tanh; default: the teacher's", str,
                            choices=("gelu", "relu", "swish", "tanh"))
@@ -42,9 +50,15 @@ class ModelFlags:
     max_position_embeddings: int = flag(None, "default: the teacher's; 512 from scratch", parse_int)
     type_vocab_size: int = flag(None, "default: the teacher's; 2 from scratch", parse_int)
     initializer_range: float = flag(None, "default: the teacher's; 0.02 from scratch", float)
-    add_nsp: bool = flag(False, "next-sentence prediction beside the masked tokens", not_yet="next-sentence prediction")
-    encoder_ln_mode: str = flag(None, "default: the teacher's; pre-ln from scratch", str, choices=("pre-ln", "post-ln"))
-    layernorm_embedding: bool = flag(None, "LayerNorm after the embeddings; default: the teacher's", parse_bool)
+    add_nsp: bool = flag(False, "next-sentence prediction too: --model_type bert-mlm-nsp, and nsp added to --method")
+    encoder_ln_mode: str = flag(
+        None, "where the encoder normalises; default: as the architecture does, but a BERT or RoBERTa from scratch is pre-ln; pre-ln turns "
+        "these two into roberta-prelayernorm-mlm", str, choices=("pre-ln", "post-ln"),
+    )
+    layernorm_embedding: bool = flag(
+        None, "LayerNorm after the embeddings; default: as the architecture has it; a post-LN BERT or RoBERTa from scratch needs it said",
+        parse_bool,
+    )
     layer_norm_type: str = flag("apex", "implementation of LayerNorm", choices=("pytorch", "apex", "rms_norm"))
     fused_linear_layer: bool = flag(
         True, "the originals' layer that joins a matrix product and its activation",

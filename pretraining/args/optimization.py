@@ -13,15 +13,16 @@ class OptimizationFlags:
         None, "overwritten by the originals", parse_int,
         no_effect="it follows from --train_batch_size, --train_micro_batch_size_per_gpu and the number of ranks",
     )
-    optimizer_type: str = flag("adamw", "optimizer", choices=("adam", "adamw", "lamb", "adafactor"))
+    optimizer_type: str = flag("adamw", "optimizer", choices=("adam", "adamw", "lamb", "adafactor", "muon"))
     lr: float = flag(0.011, "peak learning rate")
-    weight_decay: float = flag(0.01, "decoupled weight decay; not for biases and LayerNorm")
-    adam_beta1: float = flag(0.9, "AdamW's beta 1")
-    adam_beta2: float = flag(0.999, "AdamW's beta 2")
-    adam_eps: float = flag(1e-6, "AdamW's epsilon")
-    bias_correction: bool = flag(False, "LAMB's", no_effect="it belongs to --optimizer_type lamb")
-    max_coeff: float = flag(0.3, "LAMB's", no_effect="it belongs to --optimizer_type lamb")
-    min_coeff: float = flag(0.01, "LAMB's", no_effect="it belongs to --optimizer_type lamb")
+    weight_decay: float = flag(
+        0.01, "weight decay, decoupled but for adam (L2) and lamb (inside its trust ratio); not for biases and normalisation")
+    adam_beta1: float = flag(0.9, "beta 1 of adam, adamw, lamb and of muon's AdamW part")
+    adam_beta2: float = flag(0.999, "beta 2 of the same")
+    adam_eps: float = flag(1e-6, "epsilon of the same")
+    bias_correction: bool = flag(False, "lamb: correct the moments for their start at zero")
+    max_coeff: float = flag(0.3, "lamb: largest trust ratio")
+    min_coeff: float = flag(0.01, "lamb: smallest trust ratio")
     gradient_clipping: float = flag(1.0, "largest global gradient norm; 0: no clipping")
     lr_schedule: str = flag("time", "what drives the schedule: hours, steps, or steps with a fixed warm-up",
                             choices=("step", "constant_step", "time"))

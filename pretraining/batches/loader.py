@@ -14,7 +14,7 @@ import torch
 
 from pretraining.batches.order import GlobalOrder, Segment
 from pretraining.batches.samples import SampleRows, ShardReader
-from pretraining.signals import Batch, Unit
+from pretraining.signals import Batch
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,17 @@ class Share:
 def collate(rows: SampleRows, micro_index: int) -> Batch:
     """One micro-batch from its rows, cut to its longest sequence (rounded up to a multiple of 8, which matrix units like)."""
     width = min(rows.input_ids.shape[1], -(-int(rows.widths.max()) // 8) * 8)
-    mask = rows.mask[:, :width] != 0
-    tokens = int(mask.sum())
     used = np.arange(rows.positions.shape[1]) < rows.predictions[:, None]
     row_of, slot_of = np.nonzero(used)
     masked_index = row_of * width + rows.positions[row_of, slot_of]
-    return Batch(
+    next_sentence = rows.next_sentence_labels
+    return Batch.make(
         input_ids=torch.from_numpy(rows.input_ids[:, :width].astype(np.int64)),
         token_type_ids=torch.from_numpy(rows.segment_ids[:, :width].astype(np.int64)),
-        mask=torch.from_numpy(mask),
+        mask=torch.from_numpy(rows.mask[:, :width] != 0),
         masked_index=torch.from_numpy(masked_index.astype(np.int64)),
         labels=torch.from_numpy(rows.labels[row_of, slot_of].astype(np.int64)),
-        counts={Unit.TOKENS: tokens, Unit.MASKED: len(masked_index), Unit.SEQUENCES: len(mask)},
-        has_padding=tokens < mask.size,
+        next_sentence_labels=None if next_sentence is None else torch.from_numpy(next_sentence.astype(np.int64)),
         micro_index=micro_index,
     )
 

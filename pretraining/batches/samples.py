@@ -8,11 +8,13 @@ import numpy as np
 
 from dataset.errors import UserError
 from dataset.masking import mask_rows
-from dataset.shard_format import ShardInfo, open_shard
+from dataset.shard_format import ROWS_AT_A_TIME, ShardInfo, open_shard
+from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.order import Segment
 
-# Keys of the mask generator need equal length; the last entry keeps training and held-out samples apart.
-_TRAIN_KEY, _TEST_KEY = 0, 1
+# Keys of generators need equal length; the last entry keeps masks of training and held-out samples and random words apart.
+_TRAIN_KEY, _TEST_KEY, _AUGMENTATION_KEY = 0, 1, 2
+_KEYS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_ids", "next_sentence_labels")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class MaskingRule:
 @dataclass
 class SampleRows:
     """n samples: input_ids (n, L) int32 masked, segment_ids and mask (n, L) int8 (mask 1 at real tokens), widths (n,) int64 (columns in
-    use), positions and labels (n, P) int32, of which the first `predictions[i]` of row i count."""
+    use), positions and labels (n, P) int32, of which the first `predictions[i]` of row i count; next_sentence_labels (n,) int8, 1 for a
+    random second segment, or None where not all shards have them."""
 
     input_ids: np.ndarray
     segment_ids: np.ndarray
@@ -35,16 +38,26 @@ class SampleRows:
     positions: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
+    next_sentence_labels: np.ndarray | None
 
 
 class ShardReader:
-    """Reads segments of the global order from a list of shards."""
+    """Reads segments of the global order from a list of shards.
 
-    def __init__(self, shards: list[ShardInfo], vocab_size: int, max_predictions: int | None, masking: MaskingRule | None) -> None:
+    `masking` is needed for shards without masks, unless `causal`: then all text is given as it was, with nothing masked and nothing to
+    predict at masks. `augmentation` puts random words into training samples.
+    """
+
+    def __init__(
+        self, shards: list[ShardInfo], vocab_size: int, max_predictions: int | None, masking: MaskingRule | None, *, causal: bool = False,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.shards = shards
         self.vocab_size = vocab_size
         self.max_predictions = max_predictions
         self.masking = masking
+        self.causal = causal
+        self.augmentation = augmentation
         self.first_sample = np.concatenate([[0], np.cumsum([info.rows for info in shards])])
         self._loaded: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
 
@@ -57,23 +70,33 @@ class ShardReader:
         for part in parts:  # shards may hold different numbers of predictions
             padding = ((0, 0), (0, width - part.positions.shape[1]))
             part.positions, part.labels = np.pad(part.positions, padding), np.pad(part.labels, padding)
-        return SampleRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in SampleRows.__dataclass_fields__))
+        return SampleRows(*(_joined([getattr(part, name) for part in parts]) for name in SampleRows.__dataclass_fields__))
 
     def _read_one(self, segment: Segment) -> SampleRows:
         info, arrays = self.shards[segment.shard], self._load(segment.shard)
         rows = segment.rows
-        input_ids, mask = arrays["input_ids"][rows], arrays["input_mask"][rows]
-        if info.masking == "static":
+        # Shards of other scripts may be of a smaller type than the ids that are put in.
+        input_ids, mask = arrays["input_ids"][rows].astype(np.int32, copy=False), arrays["input_mask"][rows]
+        if self.causal:
+            if info.masking == "static":
+                _unmask(input_ids, arrays["masked_lm_positions"][rows], arrays["masked_lm_ids"][rows])
+            positions = labels = np.zeros((len(rows), 0), dtype=np.int32)
+        elif info.masking == "static":
             # The rest of what is hidden in the file stays hidden and is not asked for.
             positions = arrays["masked_lm_positions"][rows][:, : self.max_predictions]
             labels = arrays["masked_lm_ids"][rows][:, : self.max_predictions]
         else:
             input_ids, positions, labels = self._mask(info, segment, input_ids, mask)
-        # In the format the first position of 0 ends the list.
-        predictions = np.cumprod(positions != 0, axis=1).sum(axis=1)
-        # Up to the last real token or prediction: shards of other scripts may have holes in their masks.
-        widths = np.maximum(mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1), positions.max(axis=1, initial=0) + 1)
-        return SampleRows(input_ids, arrays["segment_ids"][rows], mask, widths, positions, labels, predictions)
+        if self.augmentation is not None and info.split == "train":
+            samples = self.first_sample[segment.shard] + rows
+            keys = [(self.augmentation.seed, int(sample), segment.epoch, _AUGMENTATION_KEY) for sample in samples]
+            input_ids = self.augmentation.apply(input_ids, mask, keys)
+        # Up to the last real token: shards of other scripts may have holes in their masks.
+        widths = mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1)
+        next_sentence = arrays.get("next_sentence_labels")
+        return SampleRows(
+            input_ids, arrays["segment_ids"][rows], mask, widths, positions, labels, _used(positions).sum(axis=1),
+            None if next_sentence is None else next_sentence[rows].astype(np.int8))
 
     def _mask(self, info: ShardInfo, segment: Segment, input_ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, ...]:
         """Draw masks from counters: (seed, sample, epoch) for training; held-out samples keep one mask for ever."""
@@ -101,8 +124,7 @@ class ShardReader:
             self._loaded.popitem(last=False)
         info = self.shards[index]
         with open_shard(info.path) as file:
-            keys = [key for key in ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_ids") if key in file]
-            arrays = {key: file[key][:] for key in keys}
+            arrays = {key: file[key][:] for key in _KEYS if key in file}
         self._check(info, arrays)
         self._loaded[index] = arrays
         return arrays
@@ -112,8 +134,38 @@ class ShardReader:
         if len(arrays["input_ids"]) != info.rows:
             raise UserError(f"{info.path}: {len(arrays['input_ids'])} rows, {info.rows} when the run began; do not replace shards of a run")
         for key, limit in (("input_ids", self.vocab_size), ("masked_lm_ids", self.vocab_size),
-                           ("masked_lm_positions", info.max_seq_length)):
-            if key in arrays and arrays[key].size and not 0 <= int(arrays[key].min()) <= int(arrays[key].max()) < limit:
-                raise UserError(f"{info.path}: {key} holds {int(arrays[key].max())}, expected below {limit}; make the shard again")
+                           ("masked_lm_positions", info.max_seq_length), ("next_sentence_labels", 2)):
+            lowest, highest = (int(arrays[key].min()), int(arrays[key].max())) if key in arrays and arrays[key].size else (0, 0)
+            if lowest < 0 or highest >= limit:
+                found, expected = (lowest, "expected no negative number") if lowest < 0 else (highest, f"expected below {limit}")
+                raise UserError(f"{info.path}: {key} holds {found}, {expected}; make the shard again")
         if not arrays["input_mask"].any(axis=1).all():
             raise UserError(f"{info.path}: input_mask has rows without a real token; make the shard again")
+        if "masked_lm_positions" in arrays:
+            _check_masked_are_real(info, arrays["masked_lm_positions"], arrays["input_mask"])
+
+
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    return None if any(part is None for part in parts) else np.concatenate(parts)
+
+
+def _used(positions: np.ndarray) -> np.ndarray:
+    """(n, P) bool: in the format the first position of 0 ends the list."""
+    return np.logical_and.accumulate(positions != 0, axis=1)
+
+
+def _unmask(input_ids: np.ndarray, positions: np.ndarray, originals: np.ndarray) -> None:
+    row_of, slot_of = np.nonzero(_used(positions))
+    input_ids[row_of, positions[row_of, slot_of]] = originals[row_of, slot_of]
+
+
+def _check_masked_are_real(info: ShardInfo, positions: np.ndarray, input_mask: np.ndarray) -> None:
+    """Some rows at a time, so that what is derived from a large shard does not double it."""
+    for first in range(0, len(positions), ROWS_AT_A_TIME):
+        part = positions[first : first + ROWS_AT_A_TIME]
+        wrong = _used(part) & (np.take_along_axis(input_mask[first : first + ROWS_AT_A_TIME], part, axis=1) == 0)
+        if wrong.any():
+            row, slot = np.argwhere(wrong)[0]
+            raise UserError(
+                f"{info.path}: masked_lm_positions of row {first + row} holds {part[row, slot]}, where input_mask has no token; "
+                "make the shard again")

@@ -1,102 +1,69 @@
-"""The student: built, filled and told which of its parameters can learn."""
-
-from dataclasses import dataclass
+"""The student: built, and filled with the weights that its plan says."""
 
 import torch
-import transformers
 from torch import nn
 
 from pretraining.models.catalog import Architecture
-from pretraining.models.encoder import layers_of
-from pretraining.models.loading import load_model, model_class
+from pretraining.models.copying import choose_layers, cross, load_weights, weights_of
+from pretraining.models.loading import BuiltModel, load_model, make_config, model_class
+from pretraining.models.narrow import narrowed
 from pretraining.student_plan import StudentPlan
 
 
-@dataclass
-class BuiltModel:
-    """A model and what its folder held: `pooler` are weights that are exported but never run or trained."""
-
-    model: nn.Module
-    has_head: bool
-    pooler: dict[str, torch.Tensor]
-
-
 def build_student(
-    plan: StudentPlan, architecture: Architecture, teacher: BuiltModel | None, needs_logits: bool, seed: int,
+    plan: StudentPlan, architecture: Architecture, teacher: BuiltModel | None, teacher_architecture: Architecture | None, needs_head: bool,
+    needs_next_sentence: bool, seed: int,
 ) -> BuiltModel:
     """The student in fp32 on the CPU, with dropout as planned; random parts depend on `seed` alone.
 
-    It has an MLM head where an objective needs logits, its folder has one or the teacher has one.
+    It has a language-model head where an objective needs one, its folder has one or the teacher has one. An architecture with a
+    next-sentence head has pooler and that head inside the model; elsewhere the pooler of a class without language-model head stays beside
+    it, exported and never run.
     """
-    torch.manual_seed(seed)
+    source, source_architecture = teacher, teacher_architecture
     if plan.source == "folder":
-        built = _from_folder(plan, architecture, needs_logits)
-    else:
-        has_head = needs_logits or (teacher is not None and teacher.has_head)
-        built = _fresh(plan, architecture, has_head)
-        if plan.source == "teacher":
-            copy_layers(teacher, built, plan.layers, architecture)
-    _apply_free_settings(built.model, plan)
+        source = BuiltModel(*load_model(plan.folder, "--student_initialize", architecture, plan.config))
+        source_architecture = architecture
+    has_head = needs_head or needs_next_sentence or (source is not None and source.has_head)
+    if plan.source == "folder" and source.has_head and architecture.next_sentence is None:
+        return BuiltModel(source.model, True, source.pooler)
+    torch.manual_seed(seed)
+    built = _fresh(plan, architecture, has_head)
+    if plan.source != "scratch":
+        load_weights(_planned_weights(plan, source, source_architecture, architecture), built, architecture)
     return built
 
 
-def _config(plan: StudentPlan) -> transformers.PretrainedConfig:
-    values = {name: value for name, value in plan.config.items()
-              if name not in ("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")}
-    return transformers.AutoConfig.for_model(plan.config["model_type"], **values)
+def _planned_weights(plan: StudentPlan, source: BuiltModel, theirs: Architecture, ours: Architecture) -> dict[str, torch.Tensor]:
+    """What of `source`, an architecture of `theirs`, the student takes, under the names of `ours`."""
+    weights = weights_of(source, theirs)
+    if plan.source == "folder":
+        return weights
+    weights = choose_layers(weights, theirs, plan.layers)
+    config = theirs.canonical(source.model.config.to_dict())
+    if any(plan.config[name] != config[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")):
+        weights = narrowed(weights, theirs, config, plan.config)
+    return weights if theirs.family == ours.family else cross(weights, theirs, ours)
 
 
 def _fresh(plan: StudentPlan, architecture: Architecture, has_head: bool) -> BuiltModel:
-    model = model_class(architecture, has_head)(_config(plan))
+    model = model_class(architecture, has_head)(make_config(plan.config, architecture))
     return BuiltModel(model, has_head, {} if has_head else _take_pooler(model))
 
 
 def _take_pooler(model: nn.Module) -> dict[str, torch.Tensor]:
     """Remove the pooler of a base-class model, which no objective trains, and return its weights for the export."""
     pooler = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name.startswith("pooler.")}
-    model.pooler = None
+    if pooler:
+        model.pooler = None
     return pooler
 
 
-def _from_folder(plan: StudentPlan, architecture: Architecture, needs_logits: bool) -> BuiltModel:
-    model, has_head, pooler = load_model(plan.folder, "--student_initialize", architecture)
-    if needs_logits and not has_head:
-        headless = BuiltModel(model, False, pooler)
-        built = _fresh(plan, architecture, has_head=True)
-        copy_layers(headless, built, list(range(plan.config["num_hidden_layers"])), architecture)
-        return built
-    if not has_head and not pooler:
-        pooler = _fresh(plan, architecture, has_head=False).pooler
-    return BuiltModel(model, has_head, pooler)
-
-
-def copy_layers(source: BuiltModel, target: BuiltModel, layers: list[int], architecture: Architecture) -> None:
-    """Copy embeddings, the named encoder layers (in order) and, where both have one, the MLM head or the pooler.
-
-    Widths must agree. In-place, so tied weights stay tied.
-    """
-    base_of = lambda built: built.model.get_submodule(architecture.base) if built.has_head else built.model  # noqa: E731
-    source_base, target_base = base_of(source), base_of(target)
-    source_layers = layers_of(source.model, architecture, source.has_head)
-    target_layers = layers_of(target.model, architecture, target.has_head)
-    layer_prefix = architecture.layers.removeprefix(f"{architecture.base}.") + "."
-    rest = {name: tensor for name, tensor in source_base.state_dict().items()
-            if not name.startswith(layer_prefix) and not name.startswith("pooler.")}
-    result = target_base.load_state_dict(rest, strict=False)
-    assert not result.unexpected_keys, result.unexpected_keys
-    for target_layer, index in zip(target_layers, layers, strict=True):
-        target_layer.load_state_dict(source_layers[index].state_dict())
-    if source.has_head and target.has_head:
-        target.model.get_submodule(architecture.head).load_state_dict(source.model.get_submodule(architecture.head).state_dict())
-    elif not target.has_head and source.pooler:
-        target.pooler = {name: tensor.detach().clone() for name, tensor in source.pooler.items()}
-
-
-def _apply_free_settings(model: nn.Module, plan: StudentPlan) -> None:
-    """Dropout of the plan on a model that was loaded with its folder's."""
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        setattr(model.config, name, plan.config[name])
-    hidden, attention = plan.config["hidden_dropout_prob"], plan.config["attention_probs_dropout_prob"]
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Dropout):
-            module.p = attention if path.endswith("attention.self.dropout") else hidden
+def whole_model(built: BuiltModel, architecture: Architecture) -> nn.Module:
+    """The model as its class expects it to be saved: a bare encoder with its pooler."""
+    if not built.pooler or built.has_head:
+        return built.model
+    with torch.device("meta"):
+        model = model_class(architecture, has_head=False)(built.model.config)
+    model.load_state_dict({**built.model.state_dict(), **built.pooler}, assign=True)
+    return model

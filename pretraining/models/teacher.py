@@ -5,7 +5,7 @@ from torch import nn
 
 from dataset.errors import UserError
 from pretraining.models.catalog import Architecture
-from pretraining.models.encoder import Encoder, keep_layers
+from pretraining.models.encoder import Encoder, keep_layers, layers_of
 from pretraining.models.student import BuiltModel
 from pretraining.precision import Precision
 from pretraining.signals import Batch, ModelNeeds, Signals
@@ -17,12 +17,13 @@ class Teacher:
     def __init__(
         self, built: BuiltModel, architecture: Architecture, needs: ModelNeeds, precision: Precision, device: torch.device,
     ) -> None:
-        if needs.logits and not built.has_head:
-            raise UserError("an objective of --method compares logits, and the teacher has no MLM head; hidden_mse works")
-        if not needs.logits:
-            keep_layers(built.model, architecture, built.has_head, max(needs.hidden) + 1)
+        if needs.head and not built.has_head:
+            raise UserError("an objective of --method compares logits, and the teacher has no language-model head; hidden_mse works")
+        depth = len(layers_of(built.model, architecture, built.has_head))
+        if not needs.output:
+            keep_layers(built.model, architecture, built.has_head, max(needs.hidden | needs.attention, default=0) + 1)
         self.precision, self.device = precision, device
-        self._encoder = Encoder(built.model, architecture, built.has_head, needs).eval().requires_grad_(False)
+        self._encoder = Encoder(built.model, architecture, built.has_head, needs, depth).eval().requires_grad_(False)
         # What is run per token, for the share of peak: layers; embeddings are look-ups.
         self.layer_parameters = sum(parameter.numel() for parameter in self._encoder.layers.parameters())
         if precision.name != "fp32":
@@ -30,9 +31,10 @@ class Teacher:
         self._encoder.to(device)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Signals:
+    def __call__(self, batch: Batch, needs: ModelNeeds | None = None) -> Signals:
+        """The signals that `needs` (default: all that were announced) asks for."""
         with self.precision.autocast(self.device):
-            return self._encoder(batch)
+            return self._encoder(batch, needs)
 
 
 def _store_matrices(module: nn.Module, dtype: torch.dtype) -> None:

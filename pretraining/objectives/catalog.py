@@ -4,8 +4,11 @@ Adding an objective is a file, a row here and a test.
 """
 
 import importlib
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from dataset.errors import UserError
 
@@ -14,8 +17,10 @@ from dataset.errors import UserError
 class ObjectiveEntry:
     """One row. `target` is `module:Class`.
 
-    `teacher` says whether a teacher is needed, `teacher_logits` and `student_logits` whether MLM heads are, `layers` whether
-    pairs of encoder layers are compared, `same_width` whether both models must be equally wide.
+    `teacher` says whether a teacher is needed, `teacher_logits` and `student_logits` whether language-model heads are. `layers` is how
+    encoder layers are chosen where nothing is said: `uniform` or `last` pairs, or `all` of both models side by side; None where none are.
+    `width`: `equal` hidden sizes only, or a learned projection where they differ (`projected`), or `free`. `same_heads`: equal head counts.
+    `compares_samples`: defined on the micro-batch. `labels`: learns from the text's own tokens. `causal`: for which kind of model.
     """
 
     target: str
@@ -25,62 +30,236 @@ class ObjectiveEntry:
     teacher: bool = True
     teacher_logits: bool = False
     student_logits: bool = False
-    layers: bool = False
-    same_width: bool = False
+    layers: Literal["uniform", "last", "all"] | None = None
+    width: Literal["free", "projected"] = "free"
+    same_heads: bool = False
+    compares_samples: bool = False
+    labels: bool = False
+    causal: Literal["never", "only", "any"] = "any"
     options: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True)
+class Part:
+    """One objective of a run: its weight, and from which to before which share of the budget it is learnt from. `layers` overrides the
+    row's default choice of layers."""
+
+    name: str
+    weight: float = 1.0
+    since: float = 0.0
+    until: float = math.inf
+    layers: str | None = None
+
+    def is_active(self, progress: float) -> bool:
+        return self.since <= progress < self.until
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A name that stands for several objectives. `paper` says where the set is from."""
+
+    parts: tuple[Part, ...]
+    summary: str
+    paper: str
+    options: tuple[str, ...] = ()
+
+
+# Written by `python -m benchmarks.objectives`: each objective's step time relative to hidden_mse.
+COSTS_FILE = Path(__file__).with_name("costs.json")
+
+_PAIRS = ("layer_selection", "student_layer_selection")
+_LOGITS = ("temperature", "logit_positions")
+_WANG = "Wang et al. 2023, arXiv 2305.15032"
+_TINYBERT = "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351"
+_MINILM = "Wang et al. 2020 (MiniLM), arXiv 2002.10957"
+_DISTILBERT = "Sanh et al. 2019 (DistilBERT), arXiv 1910.01108"
 
 OBJECTIVES: dict[str, ObjectiveEntry] = {
     "hidden_mse": ObjectiveEntry(
         target="pretraining.objectives.hidden:HiddenMse",
         summary="mean squared difference of hidden states, over real tokens and width, summed over pairs of layers",
-        paper="Wang et al. 2023, arXiv 2305.15032; Jiao et al. 2020 (TinyBERT), arXiv 1909.10351",
-        equation="Σ_(s,t) 1/(N·D) Σ_i ‖h_s,i − h_t,i‖²",
-        layers=True, same_width=True, options=("layer_selection", "student_layer_selection"),
+        paper=f"{_WANG}; {_TINYBERT}, eq. 8", equation="Σ_(s,t) 1/(N·D) Σ_i ‖h_s,i W − h_t,i‖²",
+        layers="uniform", width="projected", options=(*_PAIRS, "hidden_projection"),
+    ),
+    "hidden_cls": ObjectiveEntry(
+        target="pretraining.objectives.hidden:HiddenCls",
+        summary="mean squared difference of the first token's hidden states",
+        paper=_WANG, equation="Σ_(s,t) 1/(B·D) Σ_b ‖h_s,b,0 W − h_t,b,0‖²",
+        layers="uniform", width="projected", options=(*_PAIRS, "hidden_projection"),
+    ),
+    "hidden_mse_combine": ObjectiveEntry(
+        target="pretraining.objectives.hidden:HiddenMseCombine",
+        summary="all chosen student layers side by side against a learned projection of all chosen teacher layers",
+        paper=_WANG, equation="1/(N·Σ_s D) Σ_i ‖[h_s,i]_s − W [h_t,i]_t‖²",
+        layers="all", options=_PAIRS,
+    ),
+    "embedding_mse": ObjectiveEntry(
+        target="pretraining.objectives.hidden:EmbeddingMse",
+        summary="mean squared difference of what enters the first layer",
+        paper=f"{_TINYBERT}, eq. 9", equation="1/(N·D) Σ_i ‖e_s,i W − e_t,i‖²",
+        width="projected", options=("hidden_projection",),
+    ),
+    "cosine": ObjectiveEntry(
+        target="pretraining.objectives.hidden:Cosine",
+        summary="one minus the cosine of hidden states, over real tokens",
+        paper=_DISTILBERT, equation="Σ_(s,t) 1/N Σ_i 1 − cos(h_s,i W, h_t,i)",
+        layers="last", width="projected", options=(*_PAIRS, "hidden_projection"),
+    ),
+    "att_mse": ObjectiveEntry(
+        target="pretraining.objectives.attention:AttMse",
+        summary="mean squared difference of attention scores before the softmax",
+        paper=f"{_TINYBERT}, eq. 7; {_WANG}", equation="Σ_(s,t) 1/(H·Σ_b n_b²) Σ ‖A_s − A_t‖²,  A = Q Kᵀ/√d",
+        layers="uniform", same_heads=True, options=_PAIRS,
+    ),
+    "att_kl": ObjectiveEntry(
+        target="pretraining.objectives.attention:AttKl",
+        summary="Kullback-Leibler divergence of attention distributions",
+        paper=f"{_MINILM}, eq. 3; {_WANG}", equation="Σ_(s,t) 1/(H·N) Σ_h,i KL(σ(A_t) ‖ σ(A_s))",
+        layers="uniform", same_heads=True, options=_PAIRS,
+    ),
+    "val_kl": ObjectiveEntry(
+        target="pretraining.objectives.attention:ValKl",
+        summary="Kullback-Leibler divergence of value relations",
+        paper=f"{_MINILM}, eq. 4 and 5", equation="Σ_(s,t) 1/(H·N) Σ_h,i KL(σ(V_t V_tᵀ/√d) ‖ σ(V_s V_sᵀ/√d))",
+        layers="uniform", same_heads=True, options=_PAIRS,
+    ),
+    "minilm_v2": ObjectiveEntry(
+        target="pretraining.objectives.relations:MiniLmV2",
+        summary="Kullback-Leibler divergence of query, key and value relations, over relation heads free of either model's head count",
+        paper="Wang et al. 2021 (MiniLMv2), arXiv 2012.15828, eq. 4 to 6",
+        equation="Σ_(s,t) Σ_X∈{Q,K,V} 1/(A_r·N) Σ_a,i KL(σ(X_t X_tᵀ/√d_t) ‖ σ(X_s X_sᵀ/√d_s))",
+        layers="last", options=(*_PAIRS, "relation_heads"),
+    ),
+    "pear_col": ObjectiveEntry(
+        target="pretraining.objectives.pearson:PearCol",
+        summary="one minus the mean Pearson correlation of attention distributions along rows, columns, heads and sentences",
+        paper=_WANG, equation="Σ_(s,t) Σ_axis 1 − mean ρ(σ(A_s), σ(A_t))",
+        layers="last", same_heads=True, compares_samples=True, options=_PAIRS,
+    ),
+    "cka": ObjectiveEntry(
+        target="pretraining.objectives.similarity:Cka",
+        summary="one minus the linear centred kernel alignment of hidden states, over the real tokens of a micro-batch",
+        paper="Kornblith et al. 2019, arXiv 1905.00414, eq. 1; Dasgupta and Cohn 2025 (ICLR)",
+        equation="Σ_(s,t) 1 − ‖H̃_tᵀ H̃_s‖²_F / (‖H̃_sᵀ H̃_s‖_F ‖H̃_tᵀ H̃_t‖_F)",
+        layers="uniform", compares_samples=True, options=_PAIRS,
+    ),
+    "gram": ObjectiveEntry(
+        target="pretraining.objectives.similarity:Gram",
+        summary="squared difference of normalised Gram matrices between the real tokens of a sequence",
+        paper="arXiv 2509.25253 (2025); Tung and Mori 2019, arXiv 1907.09682, for normalised similarities",
+        equation="Σ_(s,t) 1/B Σ_b ‖G_s/‖G_s‖_F − G_t/‖G_t‖_F‖²_F,  G = H_b H_bᵀ",
+        layers="uniform", options=_PAIRS,
+    ),
+    "crd": ObjectiveEntry(
+        target="pretraining.objectives.contrastive:Crd",
+        summary="InfoNCE between projected states of the first token; the other samples of the micro-batch are the negatives",
+        paper="Oord et al. 2018, arXiv 1807.03748, eq. 4; Tian et al. 2020 (CRD), arXiv 1910.10699",
+        equation="−1/B Σ_b log( exp(z_s,b·z_t,b/τ) / Σ_c exp(z_s,b·z_t,c/τ) ),  z = W [h_l,0]_l, normalised",
+        layers="last", compares_samples=True, options=(*_PAIRS, "contrastive_width", "contrastive_temperature"),
     ),
     "logit": ObjectiveEntry(
         target="pretraining.objectives.logit:LogitKl",
-        summary="Kullback-Leibler divergence from the teacher's distribution at masked positions",
-        paper="Hinton et al. 2015, arXiv 1503.02531; Sanh et al. 2019 (DistilBERT), arXiv 1910.01108",
-        equation="T²/M Σ_i KL(softmax(z_t,i/T) ‖ softmax(z_s,i/T))",
-        teacher_logits=True, student_logits=True, options=("temperature",),
+        summary="Kullback-Leibler divergence from the teacher's distribution over the vocabulary",
+        paper=f"Hinton et al. 2015, arXiv 1503.02531; {_DISTILBERT}", equation="T²/M Σ_i KL(p_i ‖ q_i),  p = σ(z_t/T), q = σ(z_s/T)",
+        teacher_logits=True, student_logits=True, options=_LOGITS,
+    ),
+    "reverse_kl": ObjectiveEntry(
+        target="pretraining.objectives.logit:ReverseKl",
+        summary="Kullback-Leibler divergence the other way round: from the student's distribution",
+        paper="Gu et al. 2024 (MiniLLM), arXiv 2306.08543, eq. 1", equation="T²/M Σ_i KL(q_i ‖ p_i)",
+        teacher_logits=True, student_logits=True, options=_LOGITS,
+    ),
+    "symmetric_kl": ObjectiveEntry(
+        target="pretraining.objectives.logit:SymmetricKl",
+        summary="half the sum of both Kullback-Leibler divergences",
+        paper="Jeffreys 1946; Kullback and Leibler 1951", equation="T²/(2M) Σ_i KL(p_i ‖ q_i) + KL(q_i ‖ p_i)",
+        teacher_logits=True, student_logits=True, options=_LOGITS,
+    ),
+    "logit_mse": ObjectiveEntry(
+        target="pretraining.objectives.logit:LogitMse",
+        summary="squared difference of logits, summed over the vocabulary",
+        paper=_DISTILBERT, equation="1/M Σ_i ‖z_s,i − z_t,i‖²",
+        teacher_logits=True, student_logits=True, options=("logit_positions",),
+    ),
+    "soft_ce": ObjectiveEntry(
+        target="pretraining.objectives.logit:SoftCrossEntropy",
+        summary="cross-entropy with the teacher's probabilities, or with its K largest as they are (--truncation_factor K)",
+        paper=f"Hinton et al. 2015, arXiv 1503.02531; top-K as in the offline pipelines; {_DISTILBERT}",
+        equation="−1/M Σ_i Σ_v∈topK(i) p_i(v) log q_i(v)",
+        teacher_logits=True, student_logits=True, options=("truncation_factor", "logit_positions"),
     ),
     "mlm": ObjectiveEntry(
-        target="pretraining.objectives.mlm:MaskedLm",
+        target="pretraining.objectives.language:MaskedLm",
         summary="cross-entropy with the original token at masked positions; needs no teacher",
-        paper="Devlin et al. 2019 (BERT), arXiv 1810.04805",
-        equation="1/M Σ_i −log softmax(z_s,i)[y_i]",
-        teacher=False, student_logits=True,
+        paper="Devlin et al. 2019 (BERT), arXiv 1810.04805", equation="1/M Σ_i −log σ(z_s,i)[y_i]",
+        teacher=False, student_logits=True, labels=True, causal="never",
+    ),
+    "clm": ObjectiveEntry(
+        target="pretraining.objectives.language:CausalLm",
+        summary="cross-entropy with the next token; needs no teacher",
+        paper="Radford et al. 2019 (GPT-2)", equation="1/K Σ_i −log σ(z_s,i)[x_i+1]",
+        teacher=False, student_logits=True, labels=True, causal="only",
+    ),
+    "nsp": ObjectiveEntry(
+        target="pretraining.objectives.language:NextSentence",
+        summary="cross-entropy with the label of next-sentence prediction; needs no teacher (--model_type bert-mlm-nsp)",
+        paper="Devlin et al. 2019 (BERT), arXiv 1810.04805", equation="1/B Σ_b −log σ(s_b)[n_b]",
+        teacher=False, labels=True, causal="never",
     ),
 }
 
-# Names that the originals accept and that are not here yet.
-PLANNED = (
-    "hidden_cls", "hidden_mse_combine", "att_mse", "att_kl", "att_val_og", "minilm_v2", "pear_col", "att_mse_hidden_mse",
-    "att_kl_hidden_mse", "att_val_two_stage",
-)
+COMPOSITES: dict[str, Composite] = {
+    "att_mse_hidden_mse": Composite((Part("att_mse"), Part("hidden_mse")), "att_mse + hidden_mse", _WANG, _PAIRS),
+    "att_kl_hidden_mse": Composite((Part("att_kl"), Part("hidden_mse")), "att_kl + hidden_mse", _WANG, _PAIRS),
+    "att_val_og": Composite(
+        (Part("att_kl", layers="last"), Part("val_kl", layers="last")), "att_kl + val_kl of the last layer", _MINILM, _PAIRS),
+    "att_val_two_stage": Composite(
+        (Part("mlm"), Part("att_kl", layers="last"), Part("val_kl", layers="last")),
+        "mlm up to --second_stage of the budget, then att_kl + val_kl", _WANG, (*_PAIRS, "second_stage")),
+    "tinybert": Composite(
+        (Part("embedding_mse"), Part("hidden_mse"), Part("att_mse")), "embedding_mse + hidden_mse + att_mse", _TINYBERT,
+        (*_PAIRS, "hidden_projection")),
+    "distilbert": Composite(
+        (Part("logit"), Part("mlm"), Part("clm"), Part("logit_mse"), Part("cosine")),
+        "alpha_ce logit + alpha_mlm mlm + alpha_clm clm + alpha_mse logit_mse + alpha_cos cosine", _DISTILBERT,
+        ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos", *_LOGITS)),
+}
+
+DEFAULT_ALPHAS = {"logit": 5.0, "mlm": 2.0, "clm": 0.0, "logit_mse": 0.0, "cosine": 1.0}
 
 
-def parse_method(text: str) -> list[tuple[str, float]]:
-    """`a` or `a:0.5,b:1.0` -> [(name, weight), ...]; UserError for unknown names, bad weights and repetitions."""
-    known = ", ".join(OBJECTIVES)
-    terms: dict[str, float] = {}
-    for part in text.split(","):
-        name, separator, weight_text = part.strip().partition(":")
-        if name in PLANNED:
-            raise UserError(f"--method {name}: not available yet; available: {known}")
-        if name not in OBJECTIVES:
-            raise UserError(f"--method {text}: {name!r} is not an objective; available: {known}")
-        if name in terms:
-            raise UserError(f"--method {text}: {name} is named twice; add the weights up")
+def parse_method(text: str, second_stage: float = 0.5, alphas: dict[str, float] | None = None) -> list[Part]:
+    """`a` or `a:0.5,b:1.0` -> parts, composites resolved; UserError for unknown names, bad weights and repetitions.
+
+    `second_stage`: the share of the budget at which a method of two stages changes over. `alphas`: weights of the parts of `distilbert`.
+    """
+    parts: dict[str, Part] = {}
+    for word in text.split(","):
+        name, separator, weight_text = word.strip().partition(":")
+        if name not in OBJECTIVES and name not in COMPOSITES:
+            raise UserError(f"--method {text}: {name!r} is not an objective; available: {', '.join([*OBJECTIVES, *COMPOSITES])}")
         try:
             weight = float(weight_text) if separator else 1.0
         except ValueError:
             weight = math.nan
         if not (math.isfinite(weight) and weight > 0):
             raise UserError(f"--method {text}: the weight of {name} is {weight_text!r}; a positive number is needed")
-        terms[name] = weight
-    return list(terms.items())
+        for part in _expand(name, second_stage, DEFAULT_ALPHAS if alphas is None else alphas):
+            if part.name in parts:
+                raise UserError(f"--method {text}: {part.name} is in it twice; name it once and add the weights up")
+            parts[part.name] = replace(part, weight=weight * part.weight)
+    return list(parts.values())
+
+
+def _expand(name: str, second_stage: float, alphas: dict[str, float]) -> list[Part]:
+    if name in OBJECTIVES:
+        return [Part(name)]
+    parts = list(COMPOSITES[name].parts)
+    if name == "distilbert":
+        return [replace(part, weight=alphas[part.name]) for part in parts if alphas[part.name] > 0]
+    if name == "att_val_two_stage":
+        return [replace(part, until=second_stage) if part.name == "mlm" else replace(part, since=second_stage) for part in parts]
+    return parts
 
 
 def objective_class(name: str) -> type:
@@ -90,14 +269,24 @@ def objective_class(name: str) -> type:
 
 
 def markdown_table() -> str:
-    """The README's table of objectives; `python -m pretraining.objectives.catalog` prints it."""
-    lines = ["| `--method` | loss | equation | needs | paper |", "|---|---|---|---|---|"]
+    """The README's tables of objectives and of composites; `python -m pretraining.objectives.catalog` prints them."""
+    costs = json.loads(COSTS_FILE.read_text(encoding="utf-8"))["cost"] if COSTS_FILE.is_file() else {}
+    lines = ["| `--method` | loss | equation | needs | cost | paper |", "|---|---|---|---|---|---|"]
     for name, entry in OBJECTIVES.items():
-        needs = [text for is_needed, text in (
-            (entry.teacher, "teacher"), (entry.teacher_logits, "its MLM head"), (entry.layers, "pairs of layers"),
-            (entry.same_width, "equal widths")) if is_needed]
-        lines.append(f"| `{name}` | {entry.summary} | {entry.equation} | {', '.join(needs) or 'masked samples'} | {entry.paper} |")
+        cost = f"{costs[name]:.2f}" if name in costs else "-"
+        lines.append(f"| `{name}` | {entry.summary} | {entry.equation} | {_needs(entry)} | {cost} | {entry.paper} |")
+    lines += ["", "| `--method` | stands for | paper |", "|---|---|---|"]
+    lines += [f"| `{name}` | {composite.summary} | {composite.paper} |" for name, composite in COMPOSITES.items()]
     return "\n".join(lines)
+
+
+def _needs(entry: ObjectiveEntry) -> str:
+    layers = {"uniform": "layers (default: evenly spaced)", "last": "layers (default: the last)", "all": "layers (default: all)"}
+    words = [text for is_needed, text in (
+        (entry.teacher, "teacher"), (entry.teacher_logits, "its language-model head"), (entry.layers is not None, layers.get(entry.layers)),
+        (entry.same_heads, "equal head counts"), (entry.compares_samples, "is defined on the micro-batch"),
+        (entry.causal == "only", "a causal student")) if is_needed]
+    return ", ".join(words) or "the text"
 
 
 if __name__ == "__main__":

@@ -1,27 +1,170 @@
-"""Losses between the teacher's and the student's distributions over the vocabulary."""
+"""Losses between the teacher's and the student's distributions over the vocabulary.
+
+An entry that a teacher rules out with a logit of −inf (spare rows of a padded vocabulary) has probability 0 and adds nothing, as 0·log 0
+is 0: no loss is inf or nan for it.
+"""
+
+from abc import abstractmethod
 
 import torch
 
 from pretraining.objectives.base import Objective, ObjectiveContext
+from pretraining.objectives.row_losses import pieces, sum_over_rows
 from pretraining.signals import Batch, ModelNeeds, Needs, Signals, Term, Unit
 
 
-class LogitKl(Objective):
-    """Kullback-Leibler divergence at masked positions, softened by a temperature (Hinton et al. 2015, §2; DistilBERT's L_ce).
+class LogitObjective(Objective):
+    """A loss per position, summed over the M masked positions of a micro-batch or, with `all_positions`, over its N real tokens.
 
-        L = T²/M · Σ_i Σ_v p_i(v) · (log p_i(v) − log q_i(v)),   p = softmax(z_t/T), q = softmax(z_s/T)
-
-    with i over the M masked positions. T² keeps the gradient's size independent of T.
+    Subclasses give value and gradient for some rows, see `sum_over_rows`; R in their shapes is some of M (or N).
     """
 
-    needs = Needs(student=ModelNeeds(logits=True), teacher=ModelNeeds(logits=True))
+    def __init__(self, name: str, context: ObjectiveContext) -> None:
+        super().__init__(name, context)
+        needs = ModelNeeds(token_logits=True) if context.all_positions else ModelNeeds(logits=True)
+        self.needs = Needs(student=needs, teacher=needs)
+        self.unit = Unit.TOKENS if context.all_positions else Unit.MASKED
 
-    def __init__(self, context: ObjectiveContext) -> None:
-        super().__init__()
-        self.temperature = context.temperature
+    @abstractmethod
+    def value(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+        """The sum over rows."""
+
+    @abstractmethod
+    def gradient(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+        """Its derivative with regard to the student's logits (R, V)."""
+
+    def targets(self, teacher_MV: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `value` and `gradient` are given of the teacher."""
+        return (teacher_MV,)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Term]:
-        log_q_MV = torch.log_softmax(student.logits.float() / self.temperature, dim=-1)
-        log_p_MV = torch.log_softmax(teacher.logits.float() / self.temperature, dim=-1)
-        divergence = torch.nn.functional.kl_div(log_q_MV, log_p_MV, reduction="sum", log_target=True)
-        return {"logit": Term(divergence * self.temperature**2, Unit.MASKED)}
+        student_MV, teacher_MV = (
+            (student.token_logits, teacher.token_logits) if self.context.all_positions else (student.logits, teacher.logits))
+        return {self.name: Term(sum_over_rows(self.value, self.gradient, student_MV, *self.targets(teacher_MV.detach())), self.unit)}
+
+
+class LogitKl(LogitObjective):
+    """Kullback-Leibler divergence from the teacher, softened by a temperature (Hinton et al. 2015, §2; DistilBERT's L_ce).
+
+        L = T²/M · Σ_i Σ_v p_i(v) · (log p_i(v) − log q_i(v)),   p = softmax(z_t/T), q = softmax(z_s/T)
+        ∂/∂z_s = T·(q − p)
+
+    T² keeps the gradient's size independent of T.
+    """
+
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        student_RV, teacher_RV = student_RV / self.context.temperature, teacher_RV / self.context.temperature
+        log_ratio = _log_softmax(teacher_RV).sub_(_log_softmax(student_RV))
+        return log_ratio.mul_(torch.softmax(teacher_RV, dim=-1)).sum() * self.context.temperature**2
+
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        q, p = (torch.softmax(logits / self.context.temperature, dim=-1) for logits in (student_RV, teacher_RV))
+        return q.sub_(p).mul_(self.context.temperature)
+
+
+class ReverseKl(LogitObjective):
+    """Kullback-Leibler divergence from the student: it seeks modes of the teacher (Gu et al. 2024, MiniLLM, eq. 1, per position).
+
+        L = T²/M · Σ_i Σ_v q_i(v) · r_i(v),   r = log q − log p;   p and q as for `LogitKl`
+        ∂/∂z_s = T·q·(r − Σ_v q(v) r(v))
+
+    Where the teacher rules entries out, the divergence of any softmax would be infinite: q is the student's distribution over the others.
+    """
+
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        q, log_ratio = self._distribution_and_log_ratio(student_RV, teacher_RV)
+        return log_ratio.mul_(q).sum() * self.context.temperature**2
+
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        q, log_ratio = self._distribution_and_log_ratio(student_RV, teacher_RV)
+        divergence_R1 = (q * log_ratio).sum(dim=1, keepdim=True)
+        return log_ratio.sub_(divergence_R1).mul_(q).mul_(self.context.temperature)
+
+    def _distribution_and_log_ratio(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        student_RV = _without_ruled_out(student_RV, teacher_RV) / self.context.temperature
+        log_ratio = _log_softmax(student_RV).sub_(_log_softmax(teacher_RV / self.context.temperature))
+        return torch.softmax(student_RV, dim=-1), log_ratio
+
+
+class SymmetricKl(LogitObjective):
+    """Half the sum of both divergences (Jeffreys 1946; Kullback and Leibler 1951).
+
+        L = T²/(2M) · Σ_i KL(p_i ‖ q_i) + KL(q_i ‖ p_i),   each as in `LogitKl` and `ReverseKl`
+    """
+
+    def __init__(self, name: str, context: ObjectiveContext) -> None:
+        super().__init__(name, context)
+        self.halves = (LogitKl(name, context), ReverseKl(name, context))
+
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        forward, reverse = (half.value(student_RV, teacher_RV) for half in self.halves)
+        return 0.5 * (forward + reverse)
+
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        forward, reverse = (half.gradient(student_RV, teacher_RV) for half in self.halves)
+        return forward.add_(reverse).mul_(0.5)
+
+
+class LogitMse(LogitObjective):
+    """Squared difference of logits, summed over the vocabulary (DistilBERT's L_mse; no temperature).
+
+        L = 1/M · Σ_i Σ_v (z_s,i(v) − z_t,i(v))²,   over entries the teacher does not rule out
+        ∂/∂z_s = 2·(z_s − z_t)
+    """
+
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        return self._difference(student_RV, teacher_RV).square_().sum()
+
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        return self._difference(student_RV, teacher_RV).mul_(2.0)
+
+    def _difference(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        lowest = torch.finfo(student_RV.dtype).min
+        return _without_ruled_out(student_RV, teacher_RV).clamp_(min=lowest).sub_(teacher_RV.clamp(min=lowest))
+
+
+class SoftCrossEntropy(LogitObjective):
+    """Cross-entropy with the teacher's probabilities at temperature 1, or with its K largest (Hinton et al. 2015, §2).
+
+        L = −1/M · Σ_i Σ_{v ∈ topK(i)} p_i(v) · log q_i(v),   p = softmax(z_t), q = softmax(z_s)
+        ∂/∂z_s = (Σ_{v ∈ topK} p(v))·q − p·1[v ∈ topK]
+
+    The K probabilities stay as they are, as pipelines with stored teachers have it: they are not made to add up to 1. `truncation_factor`
+    None, or larger than the vocabulary, takes all.
+    """
+
+    def targets(self, teacher_MV: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kept = self.context.truncation_factor
+        if kept is None or kept >= teacher_MV.shape[1]:
+            return (teacher_MV,)
+        probabilities, ids = [], []
+        for (teacher_RV,) in pieces(teacher_MV):
+            top_RK, ids_RK = torch.topk(teacher_RV, kept, dim=-1, sorted=False)
+            probabilities.append(top_RK.sub_(torch.logsumexp(teacher_RV, dim=-1, keepdim=True)).exp_())
+            ids.append(ids_RK)
+        return torch.cat(probabilities), torch.cat(ids)
+
+    def value(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+        log_q = _log_softmax(student_RV)
+        if len(targets) == 1:
+            return -log_q.mul_(torch.softmax(targets[0], dim=-1)).sum()
+        p_RK, ids_RK = targets
+        return -log_q.gather(1, ids_RK).mul_(p_RK).sum()
+
+    def gradient(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+        q = torch.softmax(student_RV, dim=-1)
+        if len(targets) == 1:
+            return q.sub_(torch.softmax(targets[0], dim=-1))
+        p_RK, ids_RK = targets
+        return q.mul_(p_RK.sum(dim=1, keepdim=True)).scatter_add_(1, ids_RK, -p_RK)
+
+
+def _log_softmax(logits_RV: torch.Tensor) -> torch.Tensor:
+    """Finite where the probability is 0, so that a product with that probability is 0 and not nan."""
+    return torch.log_softmax(logits_RV, dim=-1).clamp_(min=torch.finfo(logits_RV.dtype).min)
+
+
+def _without_ruled_out(student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+    """The student's logits, −inf where the teacher's are. A mask would take several times as long on a CPU."""
+    limit = (teacher_RV + torch.finfo(teacher_RV.dtype).max).mul_(2.0)  # −inf there, else inf: it bounds nothing
+    return torch.minimum(student_RV, limit)

@@ -1,0 +1,66 @@
+"""--method and the flags that belong to it."""
+
+from dataset.errors import UserError
+from pretraining.args.parser import INFO, Args
+from pretraining.objectives.catalog import COMPOSITES, DEFAULT_ALPHAS, OBJECTIVES, Part, parse_method
+
+NSP_MODEL = "bert-mlm-nsp"
+ALPHAS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
+
+
+def resolve_methods(args: Args) -> list[Part]:
+    """The parts of --method with their weights; UserError where other flags contradict them."""
+    flags = args.distillation
+    if flags.method is None:
+        if flags.distillation:
+            raise UserError(f"--distillation needs --method; available: {', '.join([*OBJECTIVES, *COMPOSITES])}")
+        flags.method = {"gpt2-clm": "clm", NSP_MODEL: "mlm,nsp"}.get(args.model.model_type, "mlm")
+    if args.model.add_nsp:
+        _add_nsp(args)
+    alphas = {part: default if (asked := args.get(flag)) is None else asked
+              for (part, default), flag in zip(DEFAULT_ALPHAS.items(), ALPHAS, strict=True)}
+    methods = parse_method(flags.method, flags.second_stage, alphas)
+    needing = [part.name for part in methods if OBJECTIVES[part.name].teacher]
+    if needing and not flags.distillation:
+        raise UserError(f"--method {flags.method}: {needing[0]} needs a teacher; give --distillation --teacher_path FOLDER")
+    if flags.distillation and not needing:
+        raise UserError(f"--distillation with --method {flags.method}: no objective of it learns from a teacher; "
+                        "leave --distillation out, or add one such as hidden_mse")
+    if flags.distillation and flags.teacher_path is None:
+        raise UserError("--distillation needs --teacher_path, a Hugging Face folder")
+    _check_options(args, methods)
+    if flags.student_layers is not None and flags.student_initialize is not True:
+        raise UserError("--student_layers says what a bare --student_initialize copies; give both")
+    if flags.teacher_path is not None and not flags.distillation and flags.student_initialize is not True:
+        raise UserError("--teacher_path without --distillation; add --distillation, or --student_initialize to only copy layers")
+    if flags.student_initialize is True and flags.teacher_path is None:
+        raise UserError("a bare --student_initialize copies teacher layers and needs --teacher_path; "
+                        "--student_initialize FOLDER loads a student")
+    if any(part.since > 0 for part in methods) and args.engine.zero_stage > 0:
+        raise UserError(f"--method {flags.method} changes what is learnt half-way, and ZeRO {args.engine.zero_stage} cannot leave single "
+                        "weights alone; --zero_stage 0 works")
+    return methods
+
+
+def _add_nsp(args: Args) -> None:
+    """--add_nsp is the model that has the head, and the loss that trains it."""
+    if args.model.model_type not in (None, "bert-mlm", NSP_MODEL):
+        raise UserError(f"--add_nsp: {args.model.model_type} has no next-sentence head; --model_type {NSP_MODEL} has one")
+    args.model.model_type = NSP_MODEL
+    if "nsp" not in [word.partition(":")[0].strip() for word in args.distillation.method.split(",")]:
+        args.distillation.method += ",nsp"
+
+
+def _check_options(args: Args, methods: list[Part]) -> None:
+    """Options of objectives that are not in the run, and --aug where the text's own tokens are learnt."""
+    flags = args.distillation
+    named = [word.partition(":")[0].strip() for word in flags.method.split(",")]
+    entries = [OBJECTIVES[part.name] for part in methods] + [COMPOSITES[name] for name in named if name in COMPOSITES]
+    for option in sorted({option for entry in (*OBJECTIVES.values(), *COMPOSITES.values()) for option in entry.options}):
+        said = option in args.given and args.get(option) != INFO[option].default
+        if said and not any(option in entry.options for entry in entries):
+            owners = [name for name, entry in (OBJECTIVES | COMPOSITES).items() if option in entry.options]
+            raise UserError(f"--{option} belongs to {', '.join(owners)}, and --method is {flags.method}; leave it out")
+    learning_text = next((part.name for part in methods if OBJECTIVES[part.name].labels), None)
+    if flags.aug and learning_text is not None:
+        raise UserError(f"--aug replaces the text that {learning_text} learns; it works with objectives that only look at the teacher")
