@@ -5,7 +5,6 @@ is left out of the time and of the disk. bf16 is torch's autocast around it; it 
 """
 
 import logging
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from benchmarks.common import STUDENT_LAYERS, TEACHER_LAYERS, Step
 from benchmarks.references import Rows
 
 
-def textbrewer_step(teacher_folder: Path, shards: Path, micro_batch: int, accumulation: int, precision: str) -> Step:
+def textbrewer_step(teacher_folder: Path, shards: Path, micro_batch: int, accumulation: int, precision: str, folder: Path) -> Step:
     """One optimizer step of TextBrewer's GeneralDistiller with its hidden_mse over padded batches, at a time."""
     import textbrewer
     import transformers
@@ -37,9 +36,8 @@ def textbrewer_step(teacher_folder: Path, shards: Path, micro_batch: int, accumu
         def save_and_callback(self, *_: object) -> None:
             pass
 
-    folder = tempfile.mkdtemp(prefix="textbrewer_")
     settings = textbrewer.TrainingConfig(
-        gradient_accumulation_steps=accumulation, ckpt_steps=1, log_dir=folder, output_dir=folder, device=device)
+        gradient_accumulation_steps=accumulation, ckpt_steps=1, log_dir=str(folder), output_dir=str(folder), device=device)
     matches = [{"layer_T": TEACHER_LAYERS, "layer_S": STUDENT_LAYERS, "feature": "hidden", "loss": "hidden_mse", "weight": 1}]
     distiller = Unsaved(settings, textbrewer.DistillationConfig(intermediate_matches=matches, kd_loss_weight=0), teacher, student,
                         adapt, adapt)

@@ -1,8 +1,8 @@
 """Each objective's step as the originals write it, in fp32: what `benchmarks.objectives` measures ours against.
 
-Both models run whole, with their MLM heads at all positions, all hidden states and all attention maps (eager attention), and the
-loss is written in the most direct way over the padded tensors. Only what the objectives define on real tokens is masked where the original
-masks it too. These are yardsticks of speed, not of numbers: the tests hold the numbers.
+Both models run whole and under DeepSpeed, with their MLM heads at all positions, all hidden states and all attention maps (eager
+attention), and the loss is written in the most direct way over the padded tensors. Only what the originals mask is masked. These are
+yardsticks of speed, not of numbers: the tests hold the numbers.
 """
 
 from collections.abc import Callable
@@ -86,15 +86,18 @@ def _pearson(left: torch.Tensor, right: torch.Tensor, axis: int) -> torch.Tensor
 
 
 class Losses(nn.Module):
-    """One method per objective; `forward(name, student, teacher, batch)`. Holds the projections that some of them train."""
+    """One method per objective; `forward(student, teacher, batch)` is that of `name`. Holds the projections that it trains."""
 
-    def __init__(self, width: int = 768) -> None:
+    def __init__(self, name: str, width: int = 768) -> None:
         super().__init__()
-        self.combine = nn.Linear(width * TEACHER_LAYERS, width * STUDENT_LAYERS, bias=False)
-        self.contrast_student, self.contrast_teacher = nn.Linear(width, 128, bias=False), nn.Linear(width, 128, bias=False)
+        self.name = name
+        if name == "hidden_mse_combine":
+            self.combine = nn.Linear(width * TEACHER_LAYERS, width * STUDENT_LAYERS, bias=False)
+        if name == "crd":
+            self.contrast_student, self.contrast_teacher = nn.Linear(width, 128, bias=False), nn.Linear(width, 128, bias=False)
 
-    def forward(self, name: str, student: Outputs, teacher: Outputs, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return getattr(self, name)(student, teacher, batch)
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return getattr(self, self.name)(student, teacher, batch)
 
     def hidden_mse(self, s: Outputs, t: Outputs, b: dict) -> torch.Tensor:
         return F.mse_loss(s.hidden[-1], t.hidden[-1])
@@ -214,7 +217,7 @@ def reference_step(name: str, teacher_folder: Path, shards: Path, micro_batch: i
     import transformers
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows, losses = Rows(shards, micro_batch, device), Losses().to(device)
+    rows, losses = Rows(shards, micro_batch, device), Losses(name).to(device)
     config = transformers.BertConfig.from_pretrained(teacher_folder)
     if name in ("clm", "nsp"):
         forward, model = _without_teacher(name, device)
@@ -229,21 +232,35 @@ def reference_step(name: str, teacher_folder: Path, shards: Path, micro_batch: i
             inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["mask"].long()}
             with torch.no_grad():
                 target = teacher(**inputs)
-            return losses(name, student(**inputs), target, batch)
+            return losses(student(**inputs), target, batch)
 
-    optimizer = torch.optim.AdamW([*model.parameters(), *losses.parameters()], lr=1e-4)
+    engine = _engine(nn.ModuleList([model, losses]), micro_batch, accumulation)
 
     def step() -> int:
         tokens = 0
         for _ in range(accumulation):
             batch = rows.next()
             tokens += int(batch["mask"].sum())
-            (forward(batch) / accumulation).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+            engine.backward(forward(batch))
+            engine.step()
         return tokens
 
     return step
+
+
+def _engine(module: nn.Module, micro_batch: int, accumulation: int) -> Any:
+    """The originals train under DeepSpeed, with torch's AdamW over all parameters."""
+    from pretraining.engine import select_device, start_ranks
+    from pretraining.launch import read_launch
+
+    start_ranks(select_device(read_launch(-1)))
+    import deepspeed
+
+    config = {"train_batch_size": micro_batch * accumulation, "train_micro_batch_size_per_gpu": micro_batch,
+              "gradient_accumulation_steps": accumulation}
+    engine, *_ = deepspeed.initialize(
+        model=module, optimizer=torch.optim.AdamW(module.parameters(), lr=1e-4), config=config, dist_init_required=False)
+    return engine
 
 
 def _without_teacher(name: str, device: torch.device) -> tuple[Callable, nn.Module]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import xxhash
 from torch import nn
 
 from pretraining.args.resolve import Resolved
@@ -99,15 +100,20 @@ class Engine:
         self.world_size = dist.get_world_size()
         self._norm: torch.Tensor | None = None
         self._native_fp16 = uses_deepspeed_fp16(precision, self.stage)
-        initial = {name: parameter.detach().to("cpu", torch.float32, copy=True) for name, parameter in module.named_parameters()}
+        digests = {name: _digest(parameter) for name, parameter in module.named_parameters()}
         # DeepSpeed's fp16 rounds the weights in the module and keeps fp32 masters of the trained ones only.
+        initial = {name: parameter.detach().to("cpu", torch.float32, copy=True) for name, parameter in module.named_parameters()
+                   } if self._native_fp16 else {}
         self._frozen = {name: initial[name] for name, parameter in module.named_parameters()
                         if self._native_fp16 and not parameter.requires_grad}
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)
         self.module = self.deepspeed.module
         if self._native_fp16:
             self._set_masters(initial)
-        self._check_start(initial)
+        self._check_start(digests)
+        if self.world_size == 1 and self.stage == 0:
+            # It would copy all gradients into one buffer and back to reduce them over a single rank.
+            self.deepspeed.enable_backward_allreduce = False
 
     def forward_backward(self, *inputs: Any) -> dict[str, torch.Tensor]:
         """One micro-batch; returns the module's second output. DeepSpeed divides by accumulation and ranks, which is undone here."""
@@ -157,16 +163,16 @@ class Engine:
 
     def master_weights(self) -> dict[str, torch.Tensor]:
         """fp32 weights of the whole module by name, on the CPU. All ranks call it together."""
+        return {name: self._master(name, parameter).to("cpu", torch.float32, copy=True)
+                for name, parameter in self.module.named_parameters()}
+
+    def _master(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """The fp32 weight behind a parameter. All ranks call it together."""
         from deepspeed.utils import safe_get_full_fp32_param
 
-        weights = {}
-        for name, parameter in self.module.named_parameters():
-            if name in self._frozen:
-                weights[name] = self._frozen[name].clone()
-                continue
-            full = safe_get_full_fp32_param(parameter) if self._native_fp16 else parameter.detach()
-            weights[name] = full.to("cpu", torch.float32, copy=True)
-        return weights
+        if name in self._frozen:
+            return self._frozen[name]
+        return safe_get_full_fp32_param(parameter) if self._native_fp16 else parameter.detach()
 
     def weights_are_finite(self) -> bool:
         """Whether no trained weight is NaN or infinite. Waits for the device; ranks hold the same weights and agree."""
@@ -198,10 +204,15 @@ class Engine:
             if parameter.requires_grad:
                 safe_set_full_fp32_param(parameter, initial[name].to(parameter.device))
 
-    def _check_start(self, initial: dict[str, torch.Tensor]) -> None:
+    def _check_start(self, digests: dict[str, str]) -> None:
         """DeepSpeed must not have stepped, and its masters must be the weights that went in."""
         if self.deepspeed.global_steps != 0:
             raise RuntimeError(f"DeepSpeed counts {self.deepspeed.global_steps} steps before the first")
-        for name, weight in self.master_weights().items():
-            if not torch.equal(weight, initial[name]):
+        for name, parameter in self.module.named_parameters():
+            if _digest(self._master(name, parameter)) != digests[name]:
                 raise RuntimeError(f"DeepSpeed changed the weights of {name} at construction; this version is not supported")
+
+
+def _digest(weight: torch.Tensor) -> str:
+    """Tells fp32 weights apart without keeping a second set of them."""
+    return xxhash.xxh3_128_hexdigest(weight.detach().to("cpu", torch.float32).contiguous().numpy())

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from tiny import MASK, SPECIAL, VOCABULARY, make_shards, sample_arrays
+from tiny import SPECIAL, VOCABULARY, make_shards, sample_arrays
 
 from dataset.errors import UserError
 from dataset.shard_format import find_shards, read_info

@@ -5,7 +5,7 @@ from torch import nn
 
 from dataset.errors import UserError
 from pretraining.models.catalog import Architecture
-from pretraining.models.encoder import Encoder, keep_layers, layers_of
+from pretraining.models.encoder import Encoder, base_of, keep_layers, layers_of
 from pretraining.models.student import BuiltModel
 from pretraining.precision import Precision
 from pretraining.signals import Batch, ModelNeeds, Signals
@@ -19,15 +19,16 @@ class Teacher:
     ) -> None:
         if needs.head and not built.has_head:
             raise UserError("an objective of --method compares logits, and the teacher has no language-model head; hidden_mse works")
-        depth = len(layers_of(built.model, architecture, built.has_head))
+        # A head that is not run would only take memory.
+        model = built.model if needs.head else base_of(built.model, architecture, built.has_head)
+        depth = len(layers_of(model, architecture, needs.head))
         if not needs.output:
-            keep_layers(built.model, architecture, built.has_head, max(needs.hidden | needs.attention, default=0) + 1)
+            keep_layers(model, architecture, needs.head, max(needs.hidden | needs.attention, default=0) + 1)
         self.precision, self.device = precision, device
-        self._encoder = Encoder(built.model, architecture, built.has_head, needs, depth).eval().requires_grad_(False)
+        self._encoder = Encoder(model, architecture, needs.head, needs, depth).eval().requires_grad_(False)
         # What is run per token, for the share of peak: layers; embeddings are look-ups.
         self.layer_parameters = sum(parameter.numel() for parameter in self._encoder.layers.parameters())
-        if precision.name != "fp32":
-            _store_matrices(self._encoder, precision.dtype)
+        _own_weights(self._encoder, precision)
         self._encoder.to(device)
 
     @torch.no_grad()
@@ -37,13 +38,14 @@ class Teacher:
             return self._encoder(batch, needs)
 
 
-def _store_matrices(module: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights of linear layers in `dtype`.
+def _own_weights(module: nn.Module, precision: Precision) -> None:
+    """Give a teacher weights of its own, those of linear layers in the precision of matrix products.
 
-    Autocast casts exactly these in every forward pass; a frozen teacher can have it done once, with the same numbers.
+    Autocast casts exactly these in every forward pass; a frozen teacher can have it done once, with the same numbers. What is loaded from
+    a file is a view of the whole file, which stays in memory as long as one weight is left in it.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
-            if layer.bias is not None:
-                layer.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
+        is_matrix = isinstance(layer, nn.Linear)
+        for name, weight in list(layer.named_parameters(recurse=False)):
+            own = weight.detach().to(precision.dtype if is_matrix else weight.dtype, copy=True)
+            setattr(layer, name, nn.Parameter(own, requires_grad=False))
