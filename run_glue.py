@@ -10,7 +10,7 @@ scores only what is new.
 import argparse
 from pathlib import Path
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from evaluation.curve import Candidate, find_markers, read_marker, score_models
 from evaluation.plot import FILE_NAME as PLOT_NAME
 from evaluation.results import FILE_NAME as RESULTS_NAME
@@ -18,15 +18,8 @@ from evaluation.results import table
 from evaluation.settings import add_flags, from_flags
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is one line like every other mistake."""
-
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; {self.prog} --help lists the flags")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="run_glue.py", description=__doc__, allow_abbrev=False,
+    parser = OneLineParser(prog="run_glue.py", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model_name_or_path", type=Path, help="folder of one model, config and weights and tokenizer")

@@ -3,15 +3,24 @@
 Lives in the first room of the house so that every other room can use it.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_USAGE = 2
 
 
 class UserError(Exception):
     """A mistake in flags, files or hardware that the user can mend; its text is the one line they will read."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a wrong flag is one line like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists every flag)")
 
 
 def is_printing_rank() -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from dataset.jobs import core_count, run_jobs
 
 OUR_SHARD = re.compile(r"(train|test)_shard_\d+\.hdf5")
@@ -24,7 +24,7 @@ SHORTEST_ROW = 4
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Text shards to HDF5 shards of samples.", allow_abbrev=False)
+    parser = OneLineParser(description="Text shards to HDF5 shards of samples.", allow_abbrev=False)
     parser.add_argument("--dir", type=Path, required=True, help="folder of text shards, from shard_data")
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
     parser.add_argument("--model_name", help="tokenizer: folder, file or hub name")

@@ -16,14 +16,14 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from dataset.files import whole_file
 
 WIKI, BOOKCORPUS, TEXT = "wiki", "bookcorpus", "text"
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Raw text to one article a line.", allow_abbrev=False)
+    parser = OneLineParser(description="Raw text to one article a line.", allow_abbrev=False)
     parser.add_argument("-f", "--file", type=Path, required=True, help="wiki: the dump; else a folder of *.txt files")
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
     parser.add_argument("--type", choices=[WIKI, BOOKCORPUS, TEXT], required=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from dataset.files import fsync_tree
 from dataset.jobs import core_count, run_jobs
 
@@ -25,7 +25,7 @@ SHARD_NAME = re.compile(r"(training|test)\d+\.txt")
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Articles to text shards of sentences.", allow_abbrev=False)
+    parser = OneLineParser(description="Articles to text shards of sentences.", allow_abbrev=False)
     parser.add_argument("--dir", type=Path, required=True, help="folder of *.txt files, one article a line")
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
     parser.add_argument("--num_train_shards", type=int, default=256)

@@ -12,22 +12,17 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from dataset.files import whole_folder
 
 OURS, THEIRS = "hugging-face", "budget-bert"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists every flag)")
-
-
 def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = _Parser(prog="pretraining.convert_budget_bert", description=__doc__, allow_abbrev=False,
+    parser = OneLineParser(prog="pretraining.convert_budget_bert", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder with config.json and the weights")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to make; it must not exist")

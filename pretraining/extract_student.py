@@ -10,9 +10,9 @@ The flags mean what they mean for run_pretraining.py with a bare --student_initi
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from dataset.errors import UserError, run_command
+from dataset.errors import OneLineParser, UserError, run_command
 from dataset.files import whole_folder
 from pretraining.args.parser import INFO, Args
 from pretraining.models.catalog import ModelFolder, find_architecture, read_model_folder
@@ -24,14 +24,9 @@ REQUIRED = ("teacher_path", "output_dir")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists every flag)")
-
-
 def parse_flags(arguments: list[str] | None = None) -> Args:
     """The flags of a run that copies from its teacher, from the few that decide what is copied."""
-    parser = _Parser(prog="pretraining.extract_student", description=__doc__, allow_abbrev=False,
+    parser = OneLineParser(prog="pretraining.extract_student", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in FLAGS:
         parser.add_argument(f"--{name}", metavar=name.rsplit("_", 1)[-1].upper(), required=name in REQUIRED,

@@ -8,11 +8,11 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import yaml
 
-from dataset.errors import UserError
+from dataset.errors import OneLineParser, UserError
 from pretraining.args.budget import BudgetFlags, ValidationFlags
 from pretraining.args.data import DataFlags
 from pretraining.args.distillation import DistillationFlags
@@ -73,11 +73,6 @@ GROUP_OF: dict[str, str] = {info.name: group for group, info in all_flags()}
 ONE_SHOT = ("print_config", "dry_run", "resume", "overwrite", "local_rank")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists every flag)")
-
-
 class _RecipeLoader(yaml.SafeLoader):
     """Scalars stay text and mean what they mean on the command line: YAML itself reads `010` as 8 and `1:30` as 90.
 
@@ -104,7 +99,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def _build_parser(prog: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = OneLineParser(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
                      description="Distil or pre-train a BERT-family encoder under a wall-clock budget.")
     parser.add_argument("--config", metavar="RECIPE", help="YAML of flags; the command line overrides it")
     for group_name, group in GROUPS.items():

@@ -279,3 +279,20 @@ def _indexed_names(index: Path, source: str) -> list[str]:
     if missing:
         raise UserError(f"{source}: {index.name} names {missing[0]}, which is not there; copy the whole folder again")
     return list(places)
+
+
+def markdown_table() -> str:
+    """The README's table of architectures; `python -m pretraining.models.catalog` prints it."""
+    aliases = {row: alias for alias, row in MODEL_TYPE_ALIASES.items()}
+    lines = ["| `--model_type` | `transformers` class | an export loads with | what it is |", "|---|---|---|---|"]
+    for name, row in ARCHITECTURES.items():
+        words = [word for is_so, word in (
+            (name in aliases, f"the originals' `{aliases.get(name)}`"), (row.pre_ln and not row.causal, "pre-LN"),
+            (row.windowed, "some layers see a window"), (row.next_sentence is not None, "with next-sentence prediction"),
+            (row.causal, "causal")) if is_so]
+        lines.append(f"| `{name}` | `{row.head_class}` | `{row.auto_class}` | {', '.join(words)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())
