@@ -114,7 +114,7 @@ def test_values_are_those_of_the_formula(folder, name):
     if name == "logit":
         for model in (student.model, plain[0].model):
             with torch.no_grad():
-                model.cls.predictions.transform.dense.weight.mul_(0.5)
+                model.cls.predictions.transform.dense.weight.neg_()
     encoder = Encoder(student.model, read.architecture, student.has_head, objective.needs.student).eval()
     listener = Teacher(teacher, read.architecture, objective.needs.teacher, FP32, CPU)
     with torch.no_grad():
