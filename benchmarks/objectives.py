@@ -6,8 +6,10 @@ real trainer; the reference runs both models whole with all heads, states and at
 depend on them.
 
     python -m benchmarks.objectives                       # all of them, and the README's costs
+    python -m benchmarks.objectives --loops ours          # the README's costs alone
     python -m benchmarks.objectives --only hidden_mse --rounds 5
 
+An objective's cost is its step's time over that of ours for `hidden_mse`, which takes a turn beside every objective.
 Tokens are the student's real tokens with the teacher in the loop. The share of peak sets the matrix products of the layers that are
 run against the fastest of several large products measured in the same process.
 """
@@ -28,7 +30,7 @@ from benchmarks.workers import Worker
 from dataset.errors import UserError, run_command
 from pretraining.objectives.catalog import COSTS_FILE, OBJECTIVES
 
-PEER = "textbrewer"
+PEER, BASE = "textbrewer", "hidden_mse"
 
 
 def parse_flags() -> argparse.Namespace:
@@ -38,6 +40,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--micro_batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2, help="timed turns of one optimizer step each; medians are reported")
     parser.add_argument("--only", help="comma-separated objectives; default: all, and the costs are written for the README")
+    parser.add_argument("--loops", default=f"ours,reference,{PEER}", help="comma-separated, of ours, reference and textbrewer")
     return parser.parse_args()
 
 
@@ -74,20 +77,25 @@ def make_peer(inputs: tuple[Path, Path], precision: str, micro_batch: int, accum
     return textbrewer_step(*inputs, micro_batch, accumulation, precision, folder)
 
 
+def ours(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) -> Worker:
+    return Worker(partial(make_ours, name, inputs, flags.precision, flags.micro_batch, flags.accumulation), flags.precision)
+
+
 def workers_of(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) -> dict[str, Worker]:
-    sizes = (flags.micro_batch, flags.accumulation)
-    found = {"ours": Worker(partial(make_ours, name, inputs, flags.precision, *sizes), flags.precision),
-             "reference": Worker(partial(make_reference, name, inputs, *sizes), "fp32")}
-    if name == "hidden_mse" and find_spec(PEER) is not None:
+    sizes, asked = (flags.micro_batch, flags.accumulation), flags.loops.split(",")
+    found = {"ours": ours(name, flags, inputs)}
+    if "reference" in asked:
+        found["reference"] = Worker(partial(make_reference, name, inputs, *sizes), "fp32")
+    if PEER in asked and name == "hidden_mse" and find_spec(PEER) is not None:
         found[PEER] = Worker(partial(make_peer, inputs, flags.precision, *sizes), flags.precision)
     return found
 
 
-def measure(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) -> list[dict[str, Any]]:
-    """One row a loop: medians over turns of one step each; the first turn warms up."""
+def measure(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path], base: Worker) -> list[dict[str, Any]]:
+    """One row a loop: medians over turns of one step each; the first turn warms up. `base` is ours for hidden_mse."""
     with ExitStack() as stack:
         workers = {kind: stack.enter_context(worker) for kind, worker in workers_of(name, flags, inputs).items()}
-        turns = [{kind: worker.step() for kind, worker in workers.items()} for _ in range(flags.rounds + 1)][1:]
+        turns = [{kind: worker.step() for kind, worker in (workers | {BASE: base}).items()} for _ in range(flags.rounds + 1)][1:]
         memory = {kind: worker.memory_gb() for kind, worker in workers.items()}
         peaks = {kind: worker.peak() for kind, worker in workers.items()}
     rows = []
@@ -96,7 +104,8 @@ def measure(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) -> 
         rows.append({
             "objective": name, "loop": kind, "tokens_per_s": statistics.median(turn[kind][0] for turn in turns), "step_s": seconds,
             "memory_gb": memory[kind], "share_of_peak": flops_of(name, flags) / seconds / peaks[kind],
-            "of_reference": statistics.median(turn[kind][0] / turn["reference"][0] for turn in turns)})
+            "cost": statistics.median(turn[kind][1] / turn[BASE][1] for turn in turns),
+            "of_reference": statistics.median(turn[kind][0] / turn["reference"][0] for turn in turns) if "reference" in workers else None})
     return rows
 
 
@@ -108,19 +117,19 @@ def flops_of(name: str, flags: argparse.Namespace) -> float:
 
 
 def line_of(rows: list[dict[str, Any]]) -> str:
-    cells = [f"{row['loop']} {row['tokens_per_s']:.0f} tokens/s ({row['of_reference']:.2f}), {row['step_s']:.2f} s, "
-             f"{row['share_of_peak']:.2f} of peak, {row['memory_gb']:.2f} GB" for row in rows]
+    cells = []
+    for row in rows:
+        ratio = "" if row["of_reference"] is None else f"{row['of_reference']:.2f} of the reference's speed, "
+        cells.append(f"{row['loop']} {row['tokens_per_s']:.0f} tokens/s, {ratio}{row['cost']:.2f} of {BASE}'s time, "
+                     f"{row['step_s']:.2f} s, {row['share_of_peak']:.2f} of peak, {row['memory_gb']:.2f} GB")
     return f"{rows[0]['objective']}: {'; '.join(cells)}"
 
 
 def write_costs(rows: list[dict[str, Any]], flags: argparse.Namespace) -> None:
     """The README's tables take their costs from this file."""
-    ours = {row["objective"]: row for row in rows if row["loop"] == "ours"}
-    base = ours["hidden_mse"]["step_s"]
     COSTS_FILE.write_text(json.dumps({
         "machine": describe_machine(), "precision": flags.precision, "accumulation": flags.accumulation,
-        "cost": {name: round(row["step_s"] / base, 2) for name, row in ours.items()},
-        "speedup": {name: round(row["of_reference"], 2) for name, row in ours.items()}}, indent=2) + "\n")
+        "cost": {row["objective"]: round(row["cost"], 2) for row in rows if row["loop"] == "ours"}}, indent=2) + "\n")
 
 
 def main() -> int:
@@ -134,10 +143,11 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="objectives_") as folder:
         inputs = make_inputs(Path(folder))
-        for name in names:
-            measured = measure(name, flags, inputs)
-            print(line_of(measured), flush=True)
-            rows += measured
+        with ours(BASE, flags, inputs) as base:
+            for name in names:
+                measured = measure(name, flags, inputs, base)
+                print(line_of(measured), flush=True)
+                rows += measured
     if not flags.only:
         write_costs(rows, flags)
     return 0

@@ -106,7 +106,7 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
     teacher = flags["teacher_path"] if flags["distillation"] else None
     auto_class = recipe.architecture.auto_class if built.has_head else "AutoModel"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    objectives = "\n".join(f"- `{part.name}`, weight {part.weight:g}{_stage(part)}: {OBJECTIVES[part.name].summary} "
+    objectives = "\n".join(f"- `{part.name}`, weight {part.weight:g}{_stage(part, state['progress'])}: {OBJECTIVES[part.name].summary} "
                            f"({OBJECTIVES[part.name].paper})" for part in recipe.methods)
     losses = "\n".join(f"| {name} | {value:.6g} |" for name, value in state["losses"].items()) or "| none measured yet | |"
     lines = [
@@ -128,9 +128,9 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
     return "\n".join(lines)
 
 
-def _stage(part: Part) -> str:
+def _stage(part: Part, progress: float) -> str:
     if part.since > 0:
-        return f" from {part.since:.0%} of the budget on"
+        return f" from {part.since:.0%} of the budget on{', not begun yet' if progress < part.since else ''}"
     return f" up to {part.until:.0%} of the budget" if math.isfinite(part.until) else ""
 
 

@@ -98,8 +98,9 @@ def choose_layers(
 
     A side that is not given is the list of all layers; presets mean what they mean in `pair_layers`.
     """
-    student, teacher = _both(teacher_text or ",".join(map(str, range(teacher_depth))),
-                             student_text or ",".join(map(str, range(student_depth))), teacher_depth, student_depth)
+    student, teacher = _both(",".join(map(str, range(teacher_depth))) if teacher_text is None else teacher_text,
+                             ",".join(map(str, range(student_depth))) if student_text is None else student_text,
+                             teacher_depth, student_depth)
     for flag, layers in (("--student_layer_selection", student), ("--layer_selection", teacher)):
         twice = next((layer for layer in layers if layers.count(layer) > 1), None)
         if twice is not None:

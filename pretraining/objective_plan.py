@@ -40,6 +40,7 @@ def plan_objectives(
     methods = resolved.methods
     for part in methods:
         _check_kind(part, architecture)
+        _check_micro_batch(resolved, part)
         _check_models(resolved, part, student, teacher)
     parts = {part.name: _layers(resolved, part, student, teacher) for part in methods}
     return ObjectivePlan(parts, _relation_heads(resolved, student, teacher), _all_positions(resolved, architecture))
@@ -49,11 +50,20 @@ def _check_kind(part: Part, architecture: Architecture) -> None:
     """Whether the student is a model that the objective can teach at all."""
     wanted = OBJECTIVES[part.name].causal
     if wanted == "never" and architecture.causal:
-        raise UserError(f"--method {part.name}: the student ({architecture.family}) is a causal model, which is trained by clm")
+        raise UserError(f"--method {part.name}: the student ({architecture.family}) is a causal model, whose first token sees only itself "
+                        "and whose text is not masked; clm, hidden_mse and minilm_v2 work")
     if wanted == "only" and not architecture.causal:
         raise UserError(f"--method {part.name}: the student ({architecture.family}) sees both sides of a token, and is trained by mlm")
     if part.name == "nsp" and architecture.next_sentence is None:
         raise UserError("--method nsp: the student has no next-sentence head; --model_type bert-mlm-nsp has one")
+
+
+def _check_micro_batch(resolved: Resolved, part: Part) -> None:
+    """Objectives that compare samples learn little or nothing from one at a time."""
+    if OBJECTIVES[part.name].compares_samples and resolved.args.optimization.train_micro_batch_size_per_gpu == 1:
+        if part.name == "crd":
+            raise UserError("--method crd: with --train_micro_batch_size_per_gpu 1 there is no other sample to tell apart; 2 or more works")
+        resolved.notes.append(f"--method {part.name} compares the samples of a micro-batch, and --train_micro_batch_size_per_gpu is 1")
 
 
 def _check_models(resolved: Resolved, part: Part, student: dict[str, Any], teacher: ModelFolder | None) -> None:
@@ -71,8 +81,10 @@ def _check_models(resolved: Resolved, part: Part, student: dict[str, Any], teach
     mine, other = student["num_attention_heads"], teacher.config["num_attention_heads"]
     if entry.same_heads and mine != other:
         free = [name for name, row in OBJECTIVES.items() if not row.same_heads and row.teacher and row.layers]
+        is_cut = resolved.args.distillation.student_initialize is True  # heads are kept whole, so their number follows the width
+        works = f"--hidden_size {teacher.config['hidden_size']}" if is_cut else f"--num_attention_heads {other}"
         raise UserError(f"--method {part.name} needs equal head counts: the student has {mine} heads, the teacher {other}; "
-                        f"--num_attention_heads {other} works, or an objective free of heads: {', '.join(free)}")
+                        f"{works} works, or an objective free of heads: {', '.join(free)}")
 
 
 def _layers(resolved: Resolved, part: Part, student: dict[str, Any], teacher: ModelFolder | None) -> PartPlan:

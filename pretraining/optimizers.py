@@ -105,6 +105,8 @@ def _muon(module: nn.Module, flags: OptimizationFlags) -> torch.optim.Optimizer:
     Known limit: a fused query-key-value matrix, as GPT-2's, is orthogonalised as one.
     """
     matrices = hidden_matrices(module)
+    if not matrices:
+        return _adamw(module, flags)  # as where only embeddings are learnt
     muon = torch.optim.Muon(matrices, lr=flags.lr, weight_decay=flags.weight_decay, adjust_lr_fn="match_rms_adamw")
     return CombinedOptimizer([muon, _adamw(module, flags, without=matrices)])
 

@@ -67,7 +67,8 @@ def make_plan(resolved: Resolved) -> Plan:
     tokenizer = load_tokenizer(source) if Path(source).expanduser().exists() else None
     digest = None if tokenizer is None else vocabulary_sha256(tokenizer)
     if student.source == "scratch":
-        _set_special_ids(student, train[0], None if tokenizer is None or architecture.causal else special_ids(tokenizer))
+        specials = None if tokenizer is None or architecture.causal else special_ids(tokenizer)
+        _set_special_ids(student, train[0], specials, is_default_length=args.model.max_position_embeddings is None)
     models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
     _check_shards(resolved, models, train + test, digest)
     _check_disk(folder, student)
@@ -118,12 +119,14 @@ def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
     return train, test
 
 
-def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialIds | None) -> None:
+def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialIds | None, is_default_length: bool) -> None:
     """A tokenizer's special ids decide what counts as padding in some architectures; the shards know them, or the tokenizer does."""
     for key, name in (("pad_token_id", "pad"), ("bos_token_id", "cls"), ("eos_token_id", "sep")):
         found = shard.attributes.get(f"{name}_token_id", getattr(specials, name, None))
         if found is not None:
             student.config.setdefault(key, int(found))
+    if is_default_length:
+        student.config["max_position_embeddings"] += student.architecture.reserved_positions(student.config)
 
 
 def _vocabulary(student: StudentPlan, train: list[ShardInfo]) -> int:
@@ -150,7 +153,7 @@ def _check_shards(
 ) -> None:
     """Whether every model of the run, given by its configuration under our names and its row, can read `shards`."""
     vocabulary = min(config["vocab_size"] for config, _ in models)
-    positions = min(config["max_position_embeddings"] - row.reserved_positions for config, row in models)
+    positions = min(config["max_position_embeddings"] - row.reserved_positions(config) for config, row in models)
     causal = any(row.causal for _, row in models)
     if shards[0].max_seq_length > positions:
         raise UserError(f"{shards[0].path}: sequences of {shards[0].max_seq_length} tokens, the models have {positions} positions; "

@@ -148,7 +148,12 @@ def _from_teacher(args: Args, teacher: ModelFolder, architecture: Architecture) 
         types = config.get("layer_types") or ["sliding_attention" if index % every else "full_attention"
                                               for index in range(teacher.config["num_hidden_layers"])]
         config["layer_types"] = [types[layer] for layer in layers]
-    return StudentPlan(source="teacher", folder=None, architecture=architecture, layers=layers, config=config)
+    notes = []
+    fixed, theirs = architecture.fixed_norm_eps, teacher.config.get("layer_norm_eps")
+    if fixed is not None and theirs not in (None, fixed):
+        notes.append(f"{architecture.family} has a layer_norm_eps of {fixed:g} whatever the teacher's ({theirs:g}): copied layers give "
+                     "slightly other numbers than the teacher's")
+    return StudentPlan(source="teacher", folder=None, architecture=architecture, layers=layers, config=config, notes=notes)
 
 
 def _translated(teacher: ModelFolder, architecture: Architecture) -> dict[str, Any]:
@@ -205,8 +210,6 @@ def _from_scratch(args: Args, teacher: ModelFolder | None, architecture: Archite
                 raise UserError(f"--{name} {asked}: {architecture.family} has no such setting; leave the flag out")
             continue
         config[name] = asked if asked is not None else default
-    if args.model.max_position_embeddings is None:
-        config["max_position_embeddings"] += architecture.reserved_positions
     if args.model.vocab_size is None:
         config["vocab_size"] = teacher.config["vocab_size"] if teacher else None
     if teacher is not None and config["vocab_size"] != teacher.config["vocab_size"]:

@@ -28,6 +28,10 @@ class TrainedModule(nn.Module):
         """Choose the parts of the objective that are learnt from at `progress`, a share of the budget."""
         self.objective.progress = progress
 
+    def not_begun(self) -> list[str]:
+        """Objectives whose stage of the budget has not come yet."""
+        return [name for name, part in self.objective.parts.items() if part.since > self.objective.progress]
+
     @property
     def teacher_needs(self) -> ModelNeeds | None:
         """What the present step asks of the teacher; None where it needs none."""

@@ -37,6 +37,7 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
     interval: dict[str, float] = field(default_factory=dict)
     interval_steps: int = 0
+    term_steps: dict[str, int] = field(default_factory=dict)  # in how many of them each term was learnt from
     overflow_steps: int = 0
     rate: float = 0.0
     validated_step: int = -1
@@ -130,10 +131,13 @@ class Trainer:
             signals = self.teacher(on_device, teacher_needs) if teacher_needs is not None else None
             # Dropout is a function of (seed, step, place of the micro-batch in the global batch): nothing to save, nothing to replay.
             torch.manual_seed(dropout_seed(self.rhythm.seed, state.step, batch.micro_index))
-            self._add(engine.forward_backward(on_device, signals, message.counts))
+            learnt = engine.forward_backward(on_device, signals, message.counts)
+            self._add(learnt)
             if number == len(batches) - 1 and (state.step + 1) % self.rhythm.print_steps == 0:
                 engine.note_gradient_norm()
             engine.micro_step_done(idle)
+        for name in learnt:
+            state.term_steps[name] = state.term_steps.get(name, 0) + 1
         self.clock.step_done()
         state.step += 1
         state.interval_steps += 1
@@ -157,11 +161,13 @@ class Trainer:
     def _report(self, closing: bool = False) -> None:
         """The `train` event of the steps since the last one. At closing the interval is short and no gradient norm was noted."""
         state = self.progress
-        means = {name: total / state.interval_steps for name, total in self._interval_sums().items()}
-        loss = math.fsum(self.outputs.weights[name.split("/")[0]] * mean for name, mean in means.items())
+        sums = self._interval_sums()
+        means = {name: total / state.term_steps[name] for name, total in sums.items()}
+        # Per step, also where a term was learnt from in some of them only.
+        loss = math.fsum(self.outputs.weights[name.split("/")[0]] * total for name, total in sums.items()) / state.interval_steps
         state.losses = {**{name: value for name, value in state.losses.items() if name.startswith("held-out")},
                         "training loss": loss, **{f"training loss/{name}": mean for name, mean in means.items()}}
-        self._interval, state.interval, state.interval_steps = {}, {}, 0
+        self._interval, state.interval, state.interval_steps, state.term_steps = {}, {}, 0, {}
         self.events.train(state, self.budget.progress(state.hours), loss, means, state.rate,
                           None if closing else self.engine.gradient_norm())
         if not math.isfinite(loss):
@@ -230,6 +236,10 @@ class Trainer:
         """Work after the last step: final validation, export, checkpoint, summary. Its time is reported apart."""
         started, state = time.monotonic(), self.progress
         self.loader.close()
+        not_begun = self.engine.module.not_begun()
+        if not_begun and reason != "signal":
+            self.events.say(f"warning: {', '.join(not_begun)} never began: the run ends at {self.budget.progress(state.hours):.0%} of the "
+                            "budget, before that stage")
         if state.interval_steps and reason != "signal":
             self._report(closing=True)
         if reason not in ("signal", "diverged") and self.early_stop.reason != "diverged":

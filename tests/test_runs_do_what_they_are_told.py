@@ -169,3 +169,67 @@ def test_every_precision_and_stage_trains_on_a_gpu(place, precision, stage):
     train(flags(place, run, "--precision", precision, "--zero_stage", stage, "--max_steps", "60", "--print_steps", "20", "--do_validation"))
     held_out = [event["loss"] for event in events(place / "out" / run, "validation")]
     assert held_out[-1] < held_out[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weights_of_the_other_stage_rest(place, optimizer):
+    """From the change-over on, neither weight decay nor momentum moves what only the masked tokens had trained."""
+    run = f"stages_{optimizer}"
+    train([word for word in flags(place, run, "--finetune_time_markers", "0.5,1.0", "--max_steps", "12", "--clock", "simulated:60",
+                                  "--total_training_time", "0.2", "--weight_decay", "0.5", "--optimizer_type", optimizer,
+                                  method="att_val_two_stage", teacher="teacher")
+           if word not in ("--layer_selection", "3")])
+    markers = [place / "out" / run / "finetune" / name for name in summary(place / "out" / run)["markers"]]
+    half, whole = (load_file(marker / "model.safetensors") for marker in markers)
+    assert [marker.name.split("_")[1] for marker in markers] == ["0.5", "1.0"]
+    moved = {name for name in half if not torch.equal(half[name], whole[name])}
+    assert not any(name.startswith("cls.predictions.transform") or "layer.1.output" in name for name in moved), moved
+    assert "bert.encoder.layer.0.output.dense.weight" in moved and "bert.encoder.layer.1.attention.self.value.weight" in moved
+    start = load_file(place / "teacher" / "model.safetensors")
+    assert not torch.equal(start["cls.predictions.transform.dense.weight"], half["cls.predictions.transform.dense.weight"])
+    terms = [{name for name in event if name.startswith("loss/")} for event in events(place / "out" / run)]
+    assert terms[0] == {"loss/mlm"} and terms[-1] == {"loss/att_kl", "loss/val_kl"}
+    assert "up to 50% of the budget" in (markers[-1] / "README.md").read_text()
+
+
+def test_a_term_that_was_learnt_from_in_some_steps_is_a_mean_over_those(place):
+    """The stages change over after step 3 of 10; the report of the first five steps holds both."""
+    common = [word for word in flags(place, "x", "--max_steps", "10", "--clock", "simulated:60", "--total_training_time", "0.16667",
+                                     "--second_stage", "0.29", "--lr", "1e-9", "--hidden_dropout_prob", "0",
+                                     "--attention_probs_dropout_prob", "0", method="att_val_two_stage")
+              if word not in ("--layer_selection", "3")]
+    found = {}
+    for interval in ("1", "5"):
+        train([*common, "--job_name", f"interval_{interval}", "--print_steps", interval])
+        found[interval] = events(place / "out" / f"interval_{interval}")
+    singly, (first, _) = found["1"][:5], found["5"]
+    for name in ("loss/mlm", "loss/att_kl", "loss/val_kl"):
+        seen = [event[name] for event in singly if name in event]
+        assert len(seen) == (3 if name == "loss/mlm" else 2) and first[name] == pytest.approx(sum(seen) / len(seen), rel=1e-5)
+    assert first["loss"] == pytest.approx(sum(event["loss"] for event in singly) / 5, rel=1e-5)
+
+
+def test_a_stage_that_never_began_is_said(place):
+    done = train([word for word in flags(place, "never", "--clock", "simulated:1", "--total_training_time", "1",
+                                         method="att_val_two_stage") if word not in ("--layer_selection", "3")])
+    assert "att_kl, val_kl never began" in done.stderr + done.stdout
+    marker = summary(place / "out" / "never")["markers"][-1]
+    assert "not begun yet" in (place / "out" / "never" / "finetune" / marker / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("padding", "positions", "works"), [(0, 33, True), (1, 34, True), (3, 36, True), (3, 35, False)])
+def test_positions_of_roberta_are_counted_from_its_padding_id(place, tmp_path, padding, positions, works):
+    """Sequences of 32 tokens; a teacher whose padding id is `padding` needs padding + 33 rows."""
+    import transformers
+    from tiny import VOCABULARY, make_tokenizer
+
+    config = transformers.RobertaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, type_vocab_size=1,
+        max_position_embeddings=positions, pad_token_id=padding, bos_token_id=2, eos_token_id=3)
+    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
+    make_tokenizer(tmp_path / "roberta")
+    run = flags(place, f"roberta_{padding}_{positions}", "--layer_selection", "1", "--optimizer_type", "muon", method="embedding_mse")
+    run = [word for word in run if word not in ("--layer_selection", "3", "1")]
+    run[run.index(str(place / "teacher"))] = str(tmp_path / "roberta")
+    done = train(run, status=0 if works else 2)
+    assert works or "the models have 31 positions" in done.stderr

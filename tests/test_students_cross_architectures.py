@@ -146,7 +146,7 @@ def test_a_student_from_scratch_is_pre_ln_unless_told_otherwise(row, flags, fami
     found = plan(None, row, **flags)
     assert found.source == "scratch" and found.architecture.family == found.config["model_type"] == family
     assert (found.config["hidden_size"], found.config["num_hidden_layers"], found.config["intermediate_size"]) == (1024, 24, 4096)
-    assert found.config["max_position_embeddings"] == (514 if "roberta" in family else 512)
+    assert found.config["max_position_embeddings"] == 512
     is_implied = family == PRE and "encoder_ln_mode" not in flags and row != f"{PRE}-mlm"
     assert any("pre-LN unless" in note for note in found.notes) == is_implied
     if found.architecture.next_sentence:

@@ -20,6 +20,8 @@ def resolve_methods(args: Args) -> list[Part]:
     alphas = {part: default if (asked := args.get(flag)) is None else asked
               for (part, default), flag in zip(DEFAULT_ALPHAS.items(), ALPHAS, strict=True)}
     methods = parse_method(flags.method, flags.second_stage, alphas)
+    if not methods:
+        raise UserError(f"--method {flags.method}: every alpha is 0; give one above 0")
     needing = [part.name for part in methods if OBJECTIVES[part.name].teacher]
     if needing and not flags.distillation:
         raise UserError(f"--method {flags.method}: {needing[0]} needs a teacher; give --distillation --teacher_path FOLDER")
@@ -36,6 +38,11 @@ def resolve_methods(args: Args) -> list[Part]:
     if flags.student_initialize is True and flags.teacher_path is None:
         raise UserError("a bare --student_initialize copies teacher layers and needs --teacher_path; "
                         "--student_initialize FOLDER loads a student")
+    stops_at = args.budget.early_exit_time_marker
+    late = next((part for part in methods if part.since > 0), None)
+    if late is not None and stops_at is not None and stops_at <= late.since * args.budget.total_training_time:
+        raise UserError(f"--early_exit_time_marker {stops_at}: the run would stop before {late.since:.0%} of --total_training_time "
+                        f"{args.budget.total_training_time}, where {late.name} begins; --second_stage sets where that is")
     if any(part.since > 0 for part in methods) and args.engine.zero_stage > 0:
         raise UserError(f"--method {flags.method} changes what is learnt half-way, and ZeRO {args.engine.zero_stage} cannot leave single "
                         "weights alone; --zero_stage 0 works")

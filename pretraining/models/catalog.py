@@ -38,10 +38,10 @@ class Architecture:
     token_types: bool = True
     causal: bool = False
     windowed: bool = False  # some layers see a window only
-    # Positions that a tokenizer's maximal length cannot use (RoBERTa counts from padding_idx + 1).
-    reserved_positions: int = 0
+    counts_from_padding: bool = False  # the first token's position is pad_token_id + 1
     pre_ln: bool = False
     embedding_norm: bool = True  # a LayerNorm after the embeddings
+    fixed_norm_eps: float | None = None  # of its LayerNorms, where no setting changes it
     head_is_tied: bool = False  # the head is the embeddings used once more: a folder without it has it still
     inner_widths: int | None = None  # intermediate_size in widths, where config.json says none
     # What this family takes where config.json is silent and BERT would take something else; None: it has no such setting.
@@ -84,6 +84,13 @@ class Architecture:
         """The name that this family's config.json has for our `name`."""
         return self.names.get(name, (name,))[0]
 
+    def reserved_positions(self, config: Mapping[str, Any]) -> int:
+        """How many of max_position_embeddings no token uses; `config` under our names."""
+        if not self.counts_from_padding:
+            return 0
+        padding = config.get("pad_token_id")
+        return (1 if padding is None else padding) + 1
+
     def in_head(self, name: str) -> bool:
         """Whether the weight `name` of head_class belongs to the language-model head."""
         return any(name.startswith(f"{path}.") for path in self.head)
@@ -100,17 +107,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         _BERT, head_class="BertForPreTraining", next_sentence="cls.seq_relationship", auto_class="AutoModelForPreTraining"),
     "roberta-mlm": Architecture(
         family="roberta", head_class="RobertaForMaskedLM", base_class="RobertaModel", base="roberta", layers="encoder.layer",
-        attention="attention.self", head=("lm_head",), reserved_positions=2,
+        attention="attention.self", head=("lm_head",), counts_from_padding=True,
     ),
     "roberta-prelayernorm-mlm": Architecture(
         family="roberta-prelayernorm", head_class="RobertaPreLayerNormForMaskedLM", base_class="RobertaPreLayerNormModel",
         base="roberta_prelayernorm", layers="encoder.layer", attention="attention.self", head=("lm_head",), final_norm="LayerNorm",
-        reserved_positions=2, pre_ln=True,
+        counts_from_padding=True, pre_ln=True,
     ),
     "distilbert-mlm": Architecture(
         family="distilbert", head_class="DistilBertForMaskedLM", base_class="DistilBertModel", base="distilbert",
         layers="transformer.layer", attention="attention", head=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
-        token_types=False, defaults={"type_vocab_size": None, "layer_norm_eps": None},
+        token_types=False, fixed_norm_eps=1e-12, defaults={"type_vocab_size": None, "layer_norm_eps": None},
         names={"hidden_size": ("dim",), "num_hidden_layers": ("n_layers",), "num_attention_heads": ("n_heads",),
                "intermediate_size": ("hidden_dim",), "hidden_act": ("activation",), "hidden_dropout_prob": ("dropout",),
                "attention_probs_dropout_prob": ("attention_dropout",)},

@@ -85,7 +85,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         target="pretraining.objectives.hidden:HiddenCls",
         summary="mean squared difference of the first token's hidden states",
         paper=_WANG, equation="Σ_(s,t) 1/(B·D) Σ_b ‖h_s,b,0 W − h_t,b,0‖²",
-        layers="uniform", width="projected", options=(*_PAIRS, "hidden_projection"),
+        layers="uniform", width="projected", causal="never", options=(*_PAIRS, "hidden_projection"),
     ),
     "hidden_mse_combine": ObjectiveEntry(
         target="pretraining.objectives.hidden:HiddenMseCombine",
@@ -155,7 +155,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         summary="InfoNCE between projected states of the first token; the other samples of the micro-batch are the negatives",
         paper="Oord et al. 2018, arXiv 1807.03748, eq. 4; Tian et al. 2020 (CRD), arXiv 1910.10699",
         equation="−1/B Σ_b log( exp(z_s,b·z_t,b/τ) / Σ_c exp(z_s,b·z_t,c/τ) ),  z = W [h_l,0]_l, normalised",
-        layers="last", compares_samples=True, options=(*_PAIRS, "contrastive_width", "contrastive_temperature"),
+        layers="last", compares_samples=True, causal="never", options=(*_PAIRS, "contrastive_width", "contrastive_temperature"),
     ),
     "logit": ObjectiveEntry(
         target="pretraining.objectives.logit:LogitKl",
