@@ -2,8 +2,8 @@
 
 BERT-base shapes: teacher of 12 x 768, student of 6 layers, micro-batches of 8 x 128 tokens, a quarter of them padding. Ours is the
 real trainer; the reference runs both models whole with all heads, states and attention maps in fp32 (`benchmarks.references`).
-`hidden_mse` is also measured against TextBrewer 0.2.1 from PyPI where that is installed. Weights are random: speed does not
-depend on them.
+`hidden_mse` is also measured against a plain torch loop, and against TextBrewer 0.2.1 from PyPI where that is installed. Weights are
+random: speed does not depend on them.
 
     python -m benchmarks.objectives                       # all of them, and the README's costs
     python -m benchmarks.objectives --loops ours          # the README's costs alone
@@ -30,7 +30,7 @@ from benchmarks.workers import Worker
 from dataset.errors import UserError, run_command
 from pretraining.objectives.catalog import COSTS_FILE, OBJECTIVES
 
-PEER, BASE = "textbrewer", "hidden_mse"
+PLAIN, PEER, BASE = "plain", "textbrewer", "hidden_mse"
 
 
 def parse_flags() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--micro_batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2, help="timed turns of one optimizer step each; medians are reported")
     parser.add_argument("--only", help="comma-separated objectives; default: all, and the costs are written for the README")
-    parser.add_argument("--loops", default=f"ours,reference,{PEER}", help="comma-separated, of ours, reference and textbrewer")
+    parser.add_argument("--loops", default=f"ours,reference,{PLAIN},{PEER}", help="comma-separated, of ours, reference, plain, textbrewer")
     return parser.parse_args()
 
 
@@ -71,10 +71,11 @@ def make_reference(name: str, inputs: tuple[Path, Path], micro_batch: int, accum
     return reference_step(name, *inputs, micro_batch, accumulation)
 
 
-def make_peer(inputs: tuple[Path, Path], precision: str, micro_batch: int, accumulation: int, folder: Path) -> Step:
-    from benchmarks.peers import textbrewer_step
+def make_peer(kind: str, inputs: tuple[Path, Path], precision: str, micro_batch: int, accumulation: int, folder: Path) -> Step:
+    from benchmarks import peers
 
-    return textbrewer_step(*inputs, micro_batch, accumulation, precision, folder)
+    make = {PLAIN: peers.plain_step, PEER: peers.textbrewer_step}[kind]
+    return make(*inputs, micro_batch, accumulation, precision, folder)
 
 
 def ours(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) -> Worker:
@@ -86,8 +87,9 @@ def workers_of(name: str, flags: argparse.Namespace, inputs: tuple[Path, Path]) 
     found = {"ours": ours(name, flags, inputs)}
     if "reference" in asked:
         found["reference"] = Worker(partial(make_reference, name, inputs, *sizes), "fp32")
-    if PEER in asked and name == "hidden_mse" and find_spec(PEER) is not None:
-        found[PEER] = Worker(partial(make_peer, inputs, flags.precision, *sizes), flags.precision)
+    for kind in (PLAIN, PEER):
+        if kind in asked and name == BASE and (kind == PLAIN or find_spec(PEER) is not None):
+            found[kind] = Worker(partial(make_peer, kind, inputs, flags.precision, *sizes), flags.precision)
     return found
 
 
@@ -138,7 +140,7 @@ def main() -> int:
     unknown = next((name for name in names if name not in OBJECTIVES), None)
     if unknown is not None:
         raise UserError(f"--only {unknown}: not an objective; known: {', '.join(OBJECTIVES)}")
-    if find_spec(PEER) is None:
+    if PEER in flags.loops and find_spec(PEER) is None:
         print("note: TextBrewer is not installed (pip install textbrewer==0.2.1) and is left out", file=sys.stderr)
     rows = []
     with tempfile.TemporaryDirectory(prefix="objectives_") as folder:
