@@ -101,7 +101,9 @@ def encode(
     in the model's embeddings: then folder and tokenizer do not belong together.
     """
     encoded = dict(tokenizer(*examples.texts, truncation="longest_first", max_length=max_seq_length, padding=False))
-    encoded = {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
+    # A tokenizer of BERT's kind gives segments to any model; one that has a single kind (RoBERTa), or none, has no row for the second.
+    segments = ("token_type_ids",) if getattr(model.config, "type_vocab_size", 0) > 1 else ()
+    encoded = {name: encoded[name] for name in ("input_ids", "attention_mask", *segments) if name in encoded}
     rows = model.get_input_embeddings().num_embeddings
     largest = max(max(ids) for ids in encoded["input_ids"])
     if largest >= rows:
