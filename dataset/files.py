@@ -58,6 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        _open_to_readers(partial)
         fsync_tree(partial)
         if path.exists():
             shutil.rmtree(path)
@@ -65,6 +66,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         fsync_directory(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give every file the permissions that the user's umask means: safetensors writes its files for their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -55,6 +55,7 @@ class Models:
     module: TrainedModule
     built: BuiltModel
     head_trained: bool
+    frozen: list[str]
 
 
 def run(plan: Plan) -> str:
@@ -112,6 +113,11 @@ def build_models(plan: Plan, precision: Precision, device: torch.device) -> Mode
         teacher = Teacher(teacher_model, teacher_architecture, needs.teacher, precision, device)
     module = TrainedModule(Encoder(built.model, plan.architecture, built.has_head, needs.student), objective)
     frozen = module.freeze_unreached(None if plan.teacher is None else shape_of(plan.teacher.config), built.model.config.vocab_size)
+    for name, layers in layers_compared(plan).items():
+        resolved.notes.append(f"{name} compares layers {layers} (student-teacher)")
+    takes_head = plan.student.source == "folder" or (plan.student.source == "teacher" and teacher_model.has_head)
+    if needs.student.head and not takes_head:
+        resolved.notes.append("the student's language-model head starts from random weights")
     if frozen:
         count = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
         resolved.notes.append(f"{len(frozen)} weights ({count} numbers) that no loss reaches are frozen, such as {frozen[0]}")
@@ -120,11 +126,18 @@ def build_models(plan: Plan, precision: Precision, device: torch.device) -> Mode
     module.to(device)
     head_trained = built.has_head and any(
         parameter.requires_grad for name, parameter in module.student.model.named_parameters() if plan.architecture.in_head(name))
-    return Models(teacher, module, built, head_trained)
+    return Models(teacher, module, built, head_trained, frozen)
 
 
 def shape_of(config: dict[str, Any]) -> Shape:
     return Shape(config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"])
+
+
+def layers_compared(plan: Plan) -> dict[str, str]:
+    """Objective -> the layers it compares, for people: `5-11` is student layer 5 with teacher layer 11."""
+    return {name: ", ".join(f"{mine}-{other}" for mine, other in part.pairs) or
+            f"{', '.join(map(str, part.student_layers))} with {', '.join(map(str, part.teacher_layers))}"
+            for name, part in plan.objectives.parts.items() if part.teacher_layers}
 
 
 def objective_contexts(plan: Plan) -> dict[str, ObjectiveContext]:
@@ -155,7 +168,8 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     events = _events(plan, models, folder, control, saved, precision, device)
     recipe = ExportRecipe(
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
-        head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length)
+        head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length, frozen=models.frozen,
+        layers=layers_compared(plan))
     tracking, identity = events.tracking, data_identity(plan) if control.rank == 0 else None
     outputs = Outputs(
         folder, control, _validator(plan, control, precision, device), recipe, {part.name: part.weight for part in resolved.methods},

@@ -6,7 +6,7 @@ pooler that its class expects, untrained, and the card says so.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class ExportRecipe:
     methods: list[Part]
     head_trained: bool
     sequence_length: int
+    frozen: list[str] = field(default_factory=list)  # names in the trained module
+    layers: dict[str, str] = field(default_factory=dict)  # objective -> the layers it compares
 
 
 def _skeleton(recipe: ExportRecipe, weights: dict[str, torch.Tensor]) -> nn.Module:
@@ -107,7 +109,7 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
     auto_class = recipe.architecture.auto_class if built.has_head else "AutoModel"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     objectives = "\n".join(f"- `{part.name}`, weight {part.weight:g}{_stage(part, state['progress'])}: {OBJECTIVES[part.name].summary} "
-                           f"({OBJECTIVES[part.name].paper})" for part in recipe.methods)
+                           f"({OBJECTIVES[part.name].paper}){_compared(recipe, part)}" for part in recipe.methods)
     losses = "\n".join(f"| {name} | {value:.6g} |" for name, value in state["losses"].items()) or "| none measured yet | |"
     lines = [
         "---", "library_name: transformers", f"tags: [{'distillation, ' if teacher else ''}academic-budget]", "---", "",
@@ -134,6 +136,10 @@ def _stage(part: Part, progress: float) -> str:
     return f" up to {part.until:.0%} of the budget" if math.isfinite(part.until) else ""
 
 
+def _compared(recipe: ExportRecipe, part: Part) -> str:
+    return f"; layers (student-teacher): {recipe.layers[part.name]}" if part.name in recipe.layers else ""
+
+
 def _origin(flags: dict[str, Any]) -> str:
     if flags["student_initialize"] is True:
         return f"teacher layers {flags['student_layers']} and its embeddings"
@@ -141,13 +147,24 @@ def _origin(flags: dict[str, Any]) -> str:
 
 
 def _untrained(recipe: ExportRecipe) -> list[str]:
+    lines = _untrained_head(recipe)
+    modules = list(dict.fromkeys(name.removeprefix(STUDENT_PREFIX).rpartition(".")[0] for name in recipe.frozen
+                                 if name.startswith(STUDENT_PREFIX)))
+    if modules:
+        lines += ["", "No loss reached these, and they have their first values: " + ", ".join(f"`{name}`" for name in modules) + "."]
+    if any(part.since > 0 for part in recipe.methods):
+        lines += ["", "The objectives of one stage of the budget reach weights that those of another do not; these rest in the meantime."]
+    return lines
+
+
+def _untrained_head(recipe: ExportRecipe) -> list[str]:
     if not recipe.built.has_head:
-        return ["This is a bare encoder: neither the teacher nor the objective has a masked-language-model head. The pooler is copied or "
-                "random and was not trained."]
+        pooler = " The pooler is copied or random and was not trained." if recipe.built.pooler else ""
+        return [f"This is a bare encoder: neither the teacher nor the objective has a masked-language-model head.{pooler}"]
     if not recipe.head_trained:
         is_tied = getattr(recipe.built.model.config, "tie_word_embeddings", True)
         untrained, decoder = ("transform and bias", "Its decoder is tied to the embeddings, which were. ") if is_tied else (
             "transform, bias and decoder", "")
         return [f"The masked-language-model head's {untrained} were not trained: no loss reached them. {decoder}Do not rely on the logits; "
                 "fine-tune, or use the hidden states."]
-    return ["Everything that the objective reaches was trained, the masked-language-model head included."]
+    return ["Everything that the objectives reach was trained, the language-model head included."]

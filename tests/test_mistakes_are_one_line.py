@@ -128,7 +128,7 @@ FILES: dict[str, tuple[dict, str, str]] = {
     "weights_part": ({"teacher_path": "lost_part"}, "names part_2.safetensors, which is not there", "copy the whole folder"),
     "bin_garbage": ({"teacher_path": "bin_garbage"}, "pytorch_model.bin is not a file of torch.save", "copy it again"),
     "bin_cut": ({"teacher_path": "bin_cut"}, "pytorch_model.bin .* was cut short", "copy it again"),
-    "headless_logit": ({"teacher_path": "headless", **LOGIT}, "logit .* no language-model head", "hidden_mse works"),
+    "headless_logit": ({"teacher_path": "headless", **LOGIT}, "logit: logit compares logits.* no language-model head", "hidden_mse works"),
     "layer_outside": ({"layer_selection": "1,4"}, "layer 4 is outside the teacher", "0 to 3"),
     "layer_negative": ({"layer_selection": "-1"}, "layer -1 is outside the teacher", "0 to 3"),
     "layer_word": ({"layer_selection": "deepest"}, "'deepest' is not a layer number", "1,3,5, or one of last, uniform, first"),

@@ -88,7 +88,7 @@ def _notes_and_refusals(args: Args) -> list[str]:
         raise UserError("--max_steps_per_epoch: it would drop the rest of every shard; use --max_steps")
     if args.model.layer_norm_type == "rms_norm":
         raise UserError("--layer_norm_type rms_norm: no transformers class of this architecture has it; pytorch works")
-    if args.model.layer_norm_type == "apex" and not apex_layer_norm_importable():
+    if args.model.layer_norm_type == "apex" and "layer_norm_type" in args.given and not apex_layer_norm_importable():
         notes.append("--layer_norm_type apex: NVIDIA's apex is not importable, torch's LayerNorm runs instead")
     if args.engine.fp16_backend == "apex":
         notes.append("--fp16_backend apex: torch's autocast runs instead (apex.amp is retired)")

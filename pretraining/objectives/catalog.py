@@ -3,6 +3,7 @@
 Adding an objective is a file, a row here and a test.
 """
 
+import difflib
 import importlib
 import json
 import math
@@ -215,7 +216,7 @@ COMPOSITES: dict[str, Composite] = {
         (Part("att_kl", layers="last"), Part("val_kl", layers="last")), "att_kl + val_kl of the last layer", _MINILM, _PAIRS),
     "att_val_two_stage": Composite(
         (Part("mlm"), Part("att_kl", layers="last"), Part("val_kl", layers="last")),
-        "mlm up to --second_stage of the budget, then att_kl + val_kl", _WANG, (*_PAIRS, "second_stage")),
+        "mlm up to --second_stage of the budget, then att_kl + val_kl of the last layer", _WANG, (*_PAIRS, "second_stage")),
     "tinybert": Composite(
         (Part("embedding_mse"), Part("hidden_mse"), Part("att_mse")), "embedding_mse + hidden_mse + att_mse", _TINYBERT,
         (*_PAIRS, "hidden_projection")),
@@ -237,7 +238,9 @@ def parse_method(text: str, second_stage: float = 0.5, alphas: dict[str, float] 
     for word in text.split(","):
         name, separator, weight_text = word.strip().partition(":")
         if name not in OBJECTIVES and name not in COMPOSITES:
-            raise UserError(f"--method {text}: {name!r} is not an objective; available: {', '.join([*OBJECTIVES, *COMPOSITES])}")
+            close = difflib.get_close_matches(name, [*OBJECTIVES, *COMPOSITES], n=1)
+            raise UserError(f"--method {text}: {name!r} is not an objective{f'; did you mean {close[0]}?' if close else ''}; available: "
+                            f"{', '.join([*OBJECTIVES, *COMPOSITES])}")
         try:
             weight = float(weight_text) if separator else 1.0
         except ValueError:
