@@ -71,8 +71,8 @@ def _check_models(resolved: Resolved, part: Part, student: dict[str, Any], teach
     if not entry.teacher or teacher is None:
         return
     if entry.teacher_logits and teacher.has_head is False:
-        raise UserError(f"--method {resolved.args.distillation.method}: {part.name} compares logits, but --teacher_path {teacher.path} has no "
-                        "language-model head; hidden_mse works with this teacher")
+        raise UserError(f"--method {resolved.args.distillation.method}: {part.name} compares logits, but --teacher_path {teacher.path} "
+                        "has no language-model head; hidden_mse works with this teacher")
     mine, other = student["hidden_size"], teacher.config["hidden_size"]
     if entry.width == "projected" and mine != other and resolved.args.distillation.hidden_projection == "none":
         free = [name for name, row in OBJECTIVES.items() if row.width == "free" and row.teacher]
