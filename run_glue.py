@@ -20,7 +20,7 @@ from evaluation.settings import add_flags, from_flags
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="run_glue.py", description=__doc__, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model_name_or_path", type=Path, help="folder of one model, config and weights and tokenizer")
     what.add_argument("--run_dir", type=Path, help="a run; every marker in its finetune/ is scored")

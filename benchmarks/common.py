@@ -49,13 +49,11 @@ def our_step(flags: list[str]) -> Step:
     from pretraining.engine import select_device, start_ranks
     from pretraining.export import load_hf_tokenizer
     from pretraining.launch import read_launch
-    from pretraining.memory import keep_freed_memory
     from pretraining.models.loading import quiet_transformers
     from pretraining.precision import select_precision
     from pretraining.preflight import make_plan
     from pretraining.signals import Unit
 
-    keep_freed_memory()
     plan = make_plan(resolve(parse(flags), read_launch(-1)))
     device = select_device(plan.resolved.launch)
     precision, _ = select_precision(plan.resolved.args.engine.precision, device)

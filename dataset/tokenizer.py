@@ -81,6 +81,11 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder has a tokenizer's files in it."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+
+
 def masking_exclusions(tokenizer: Tokenizer) -> np.ndarray:
     """Sorted int64 ids that masking neither hides nor puts in: special tokens, spare entries, ids without a token."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)

@@ -35,7 +35,7 @@ from pretraining.outputs import Outputs, markers
 from pretraining.precision import Precision, select_precision
 from pretraining.preflight import Plan
 from pretraining.run_folder import RunFolder
-from pretraining.run_start import data_identity, open_run
+from pretraining.run_start import open_run
 from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
@@ -62,8 +62,6 @@ def run(plan: Plan) -> str:
     """Train as planned; returns the exit reason. Writes nothing before everything that can be checked was checked."""
     resolved, args = plan.resolved, plan.resolved.args
     device = select_device(resolved.launch)
-    if device.type == "cpu":
-        keep_freed_memory()
     precision, line = select_precision(args.engine.precision, device)
     if line is not None:
         resolved.notes.append(line)
@@ -90,6 +88,8 @@ def run(plan: Plan) -> str:
 
 def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
     """Everything that a run is made of, ready to start; the ranks must have been joined."""
+    if device.type == "cpu":
+        keep_freed_memory()
     models = build_models(plan, precision, device)
     if control.rank == 0:
         for note in plan.resolved.notes:
@@ -170,10 +170,10 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
         head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length, frozen=models.frozen,
         layers=layers_compared(plan))
-    tracking, identity = events.tracking, data_identity(plan) if control.rank == 0 else None
+    tracking = events.tracking
     outputs = Outputs(
         folder, control, _validator(plan, control, precision, device), recipe, {part.name: part.weight for part in resolved.methods},
-        lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": identity}, events.outside,
+        lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": start.data}, events.outside,
         validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
     share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
     loader = StepLoader(

@@ -23,7 +23,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(prog="pretraining.convert_budget_bert", description=__doc__, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder with config.json and the weights")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to make; it must not exist")
     parser.add_argument("--to", choices=(OURS, THEIRS), help="what to make; default: the other of the two")

@@ -14,6 +14,7 @@ from typing import Any
 
 from dataset.errors import OneLineParser, UserError, run_command
 from dataset.files import whole_folder
+from dataset.tokenizer import holds_tokenizer
 from pretraining.args.parser import INFO, Args
 from pretraining.models.catalog import ModelFolder, find_architecture, read_model_folder
 from pretraining.student_plan import StudentPlan, plan_student
@@ -21,13 +22,12 @@ from pretraining.student_plan import StudentPlan, plan_student
 FLAGS = ("teacher_path", "output_dir", "student_layers", "num_hidden_layers", "model_type", "hidden_size", "num_attention_heads",
          "intermediate_size", "tokenizer_name", "seed")
 REQUIRED = ("teacher_path", "output_dir")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def parse_flags(arguments: list[str] | None = None) -> Args:
     """The flags of a run that copies from its teacher, from the few that decide what is copied."""
     parser = OneLineParser(prog="pretraining.extract_student", description=__doc__, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in FLAGS:
         parser.add_argument(f"--{name}", metavar=name.rsplit("_", 1)[-1].upper(), required=name in REQUIRED,
                             help="folder of the student" if name == "output_dir" else INFO[name].help.replace("%", "%%"))
@@ -56,7 +56,7 @@ def plan_extraction(args: Args) -> tuple[ModelFolder, StudentPlan, str]:
     source = args.model.tokenizer_name
     if source is None:
         source = str(teacher.path)
-        if not any((teacher.path / name).is_file() for name in _TOKENIZER_FILES):
+        if not holds_tokenizer(teacher.path):
             raise UserError(f"--teacher_path {teacher.path}: no tokenizer to save with the student; give --tokenizer_name FOLDER "
                             "(or vocab.txt, or a hub name)")
     return teacher, plan, source

@@ -12,7 +12,7 @@ from typing import Any
 
 from dataset.errors import UserError
 from dataset.shard_format import NO_MASKING, ShardInfo, check_ids, check_tokenizer, find_shards, read_info
-from dataset.tokenizer import HUB_NAME, SpecialIds, load_tokenizer, special_ids, vocabulary_sha256
+from dataset.tokenizer import HUB_NAME, SpecialIds, holds_tokenizer, load_tokenizer, special_ids, vocabulary_sha256
 from pretraining.args.resolve import Resolved
 from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
 from pretraining.objective_plan import ObjectivePlan, plan_objectives
@@ -143,7 +143,7 @@ def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPl
             raise UserError(f"--tokenizer_name {name}: no such file or folder; give a folder, a vocab.txt or a hub name")
         return name
     for folder in (student.folder, teacher.path if teacher else None):
-        if folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        if folder is not None and holds_tokenizer(folder):
             return str(folder)
     raise UserError("no tokenizer to save with the student: give --tokenizer_name FOLDER (or vocab.txt, or a hub name)")
 

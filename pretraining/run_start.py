@@ -26,8 +26,9 @@ from pretraining.tracking import cut_metrics, environment
 
 @dataclass
 class Saved:
-    """What a run goes on from: the checkpoint's folder and its state.json; empty for a fresh run."""
+    """What a run goes on from: the checkpoint's folder and its state.json; empty for a fresh run. `data` is what it reads, old or new."""
 
+    data: dict[str, Any]
     checkpoint: Path | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -59,7 +60,9 @@ def _open(plan: Plan, control: Control, config: dict[str, Any]) -> Saved:
     folder, args = plan.folder, plan.resolved.args
     if folder.path.exists():
         _lock(folder.path)
-    saved = _find(plan, control) if args.run.resume and folder.path.exists() and not folder.occupied else Saved()
+    saved = Saved(data_identity(plan))
+    if args.run.resume and folder.path.exists() and not folder.occupied:
+        saved = _find(plan, control, saved.data)
     if folder.occupied:
         say(f"note: the run that was here is now {folder.move_aside()}")
     if not folder.path.exists():
@@ -88,20 +91,20 @@ def _lock(path: Path) -> None:
         os.close(descriptor)
 
 
-def _find(plan: Plan, control: Control) -> Saved:
+def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
     """The newest undamaged checkpoint; UserError where its run is not this one."""
     args = plan.resolved.args
     checkpoint, warnings = find_checkpoint(plan.folder.checkpoints)
     for warning in warnings:
         say(f"warning: {warning}")
     if checkpoint is None:
-        return Saved()
+        return Saved(data)
     state = read_state(checkpoint)
     changes = list(changed_flags(state["flags"], args.as_dict()))
     if changes:
         raise UserError(f"--resume: flags that change the mathematics differ from the run's ({'; '.join(changes)}); give the old "
                         "values, or start another run with --current_run_id")
-    for name, now in data_identity(plan).items():
+    for name, now in data.items():
         if state["data"][name] != now:
             what = "teacher's weights" if name == "teacher" else f"{name} shards"
             raise UserError(f"--resume: the {what} are not those that the run began with; bring them back, or start another run with "
@@ -109,7 +112,7 @@ def _find(plan: Plan, control: Control) -> Saved:
     if state["world_size"] != control.world_size and args.engine.zero_stage > 0:
         raise UserError(f"--resume: the checkpoint was made by {state['world_size']} ranks and its optimizer state is split among them "
                         f"(ZeRO {args.engine.zero_stage}); {control.world_size} rank(s) cannot read it, launch {state['world_size']}")
-    return Saved(checkpoint, state)
+    return Saved(data, checkpoint, state)
 
 
 def _cut_back(folder: RunFolder, saved: Saved) -> None:

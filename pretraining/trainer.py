@@ -1,8 +1,8 @@
 """The loop: one message between ranks, one decision, one optimizer step; until the budget, the steps or a signal end it.
 
-It takes any module that returns (loss, shares of the global mean by term), says for every share of the budget what it needs of a teacher
-and which of its weights rest, and knows no encoder. Everything that decides about a step
-(stop, markers, validation, checkpoint, learning rate) follows from one reading of rank 0's clock and from the step's number.
+It takes any module that returns (loss, shares of the global mean by term) and says for every share of the budget what it needs of a
+teacher and which of its weights rest; it knows no encoder. Everything that decides about a step (stop, markers, validation, checkpoint,
+learning rate) follows from one reading of rank 0's clock and from the step's number.
 """
 
 import math

@@ -100,7 +100,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _build_parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                     description="Distil or pre-train a BERT-family encoder under a wall-clock budget.")
+                           description="Distil or pre-train a BERT-family encoder under a wall-clock budget.")
     parser.add_argument("--config", metavar="RECIPE", help="YAML of flags; the command line overrides it")
     for group_name, group in GROUPS.items():
         section = parser.add_argument_group(group_name)
