@@ -10,9 +10,11 @@ from dataset.errors import run_command
 from pretraining.args.parser import parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import read_launch
+from pretraining.run_folder import RunFolder, finished_reason, run_path
 
 # The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
 EXIT_REQUEUE = 75
+STOPPED = ("signal", "deadline")
 
 
 def main() -> int:
@@ -25,13 +27,21 @@ def main() -> int:
             for note in resolved.notes:
                 print(f"note: {note}", file=sys.stderr)
         return 0
+    finished = finished_reason(RunFolder(run_path(args))) if args.run.resume and not args.checkpoints.allow_changes else None
+    if finished is not None:
+        if launch.rank == 0:
+            print(f"note: --resume: {run_path(args)} holds a finished run ({finished}); nothing to do. --allow_changes goes on with it "
+                  "under a longer budget", file=sys.stderr)
+        return 0
     from pretraining.preflight import make_plan
 
     plan = make_plan(resolved)
     from pretraining import assemble
 
     if not args.run.dry_run:
-        return EXIT_REQUEUE if assemble.run(plan) == "signal" else 0
+        # torchrun would take any status but 0 for a failure, and with --max_restarts start again what was asked to stop.
+        requeue = assemble.run(plan) in STOPPED and "TORCHELASTIC_RUN_ID" not in os.environ
+        return EXIT_REQUEUE if requeue else 0
     # All ranks must agree on the folder before they can talk; they share the launch's port.
     folder = plan.folder.existing_ancestor / f".dry_run_{os.environ['MASTER_PORT']}"
     try:

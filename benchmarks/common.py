@@ -5,10 +5,14 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataset.shard_format import write_shard
+
+if TYPE_CHECKING:
+    from pretraining.trainer import Trainer
 
 LENGTH, VOCABULARY, TEACHER_LAYERS, STUDENT_LAYERS = 128, 30522, 12, 6
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -40,8 +44,8 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
     return teacher, shards
 
 
-def our_step(flags: list[str]) -> Step:
-    """One optimizer step of the real trainer, built as `run_pretraining.py` builds it, at a time."""
+def our_trainer(flags: list[str]) -> "Trainer":
+    """The real trainer, built as `run_pretraining.py` builds it, as the only rank of this process."""
     from pretraining import assemble
     from pretraining.args.parser import parse
     from pretraining.args.resolve import resolve
@@ -52,20 +56,25 @@ def our_step(flags: list[str]) -> Step:
     from pretraining.models.loading import quiet_transformers
     from pretraining.precision import select_precision
     from pretraining.preflight import make_plan
-    from pretraining.signals import Unit
 
     plan = make_plan(resolve(parse(flags), read_launch(-1)))
     device = select_device(plan.resolved.launch)
     precision, _ = select_precision(plan.resolved.args.engine.precision, device)
     quiet_transformers()
     start_ranks(device)
-    control = Control(0, 1)
-    trainer = assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), control, precision, device)
+    return assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), Control(0, 1), precision, device)
+
+
+def our_step(flags: list[str]) -> Step:
+    """One optimizer step of the real trainer at a time."""
+    from pretraining.signals import Unit
+
+    trainer = our_trainer(flags)
 
     def step() -> int:
         batches = next(trainer.loader)
         counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
-        trainer.step(batches, control.exchange(trainer.clock.hours(), counts, False))
+        trainer.step(batches, trainer.control.exchange(trainer.clock.hours(), counts, signalled=False, deadline_near=False))
         return counts[Unit.TOKENS]
 
     return step

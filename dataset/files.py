@@ -1,13 +1,25 @@
-"""Files that appear whole or not at all: write under a temporary name, fsync, rename."""
+"""Files and folders that appear whole, or not at all, and go the same way: a final name never stands for half of something.
+
+What is written has a hidden name beside the final one until it is on the disk; what is removed gets one first. A process killed in
+between leaves at most something with `PARTIAL_PREFIX`, which may be deleted.
+"""
 
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL_PREFIX = ".partial_"
+REMOVED_PREFIX = f"{PARTIAL_PREFIX}removed_"  # what remove_folder is deleting
+REPLACED_PREFIX = f"{PARTIAL_PREFIX}replaced_"  # what replace_folder has moved away: whole until its replacement has the name
+
+
+def reason(error: Exception) -> str:
+    """Why writing or reading failed, in the operating system's words where it has any; one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]
 
 
 def fsync_directory(folder: Path) -> None:
@@ -60,12 +72,46 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         _open_to_readers(partial)
         fsync_tree(partial)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
-        fsync_directory(path.parent)
+        replace_folder(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(partial: Path, final: Path) -> None:
+    """Give the complete folder `partial` the name `final`, in the place of what has it now.
+
+    Killed between its renames it leaves nothing called `final`, but both the new folder (`partial`) and the old one (REPLACED_PREFIX).
+    """
+    old = final.with_name(f"{REPLACED_PREFIX}{final.name}")
+    if final.exists():
+        remove_path(old)
+        os.replace(final, old)
+    try:
+        os.replace(partial, final)
+    except OSError:
+        if old.exists():
+            os.replace(old, final)
+        raise
+    fsync_directory(final.parent)
+    remove_path(old)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder that nobody must take for a whole one once its deletion has begun."""
+    removed = path.with_name(f"{REMOVED_PREFIX}{path.name}")
+    remove_path(removed)
+    os.replace(path, removed)
+    fsync_directory(path.parent)
+    remove_path(removed)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a hidden file or folder as far as possible; what stays is in nobody's way."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _open_to_readers(folder: Path) -> None:

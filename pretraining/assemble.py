@@ -16,9 +16,10 @@ from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder
 from pretraining.batches.samples import MaskingRule, ShardReader
-from pretraining.budget import Budget, Clock, MonotonicClock, SimulatedClock, ValidationPlan
+from pretraining.budget import Budget, CheckpointPlan, Clock, Deadline, MonotonicClock, SimulatedClock, ValidationPlan, is_reached
+from pretraining.checkpoint import Keep
 from pretraining.console import Console, say
-from pretraining.control import Control
+from pretraining.control import AgreedError, Control
 from pretraining.engine import Engine, engine_config, select_device, start_ranks, stop_ranks
 from pretraining.events import Events
 from pretraining.export import ExportRecipe, load_hf_tokenizer
@@ -35,7 +36,7 @@ from pretraining.outputs import Outputs, markers
 from pretraining.precision import Precision, select_precision
 from pretraining.preflight import Plan
 from pretraining.run_folder import RunFolder
-from pretraining.run_start import open_run
+from pretraining.run_start import Saved, begin_run, claim_run, file_options
 from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
@@ -43,8 +44,10 @@ from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker
 from pretraining.trained_module import TrainedModule
 from pretraining.trainer import Progress, Rhythm, Trainer
 from pretraining.validation import Validator
+from pretraining.watch import Watch
 
 DRY_RUN_BATCHES = 1
+VERDICT_S = 10.0  # closed connections are seen within milliseconds; a dead machine's may not be, and then the launcher has the word
 
 
 @dataclass
@@ -73,17 +76,35 @@ def run(plan: Plan) -> str:
             check_tokenizer(info, vocabulary_sha256(tokenizer.backend_tokenizer))
     start_ranks(device)
     try:
-        control = Control(resolved.launch.rank, resolved.launch.world_size)
-        trainer = prepare(plan, tokenizer, control, precision, device)
-        try:
-            return trainer.run()
-        except UserError as error:
-            # From here on a rank may find something that no other finds, such as a broken shard.
-            if control.rank != 0:
-                print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
-            raise
+        return _run_watched(plan, tokenizer, Control(resolved.launch.rank, resolved.launch.world_size), precision, device)
     finally:
         stop_ranks()
+
+
+def _run_watched(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> str:
+    """Prepare and train while the ranks watch each other: where one dies or fails, the others end and say which."""
+    trainer: Trainer | None = None
+
+    def on_lost(text: str) -> None:
+        if trainer is not None:
+            trainer.note_rank_failure(text)
+
+    watch = Watch(control, on_lost)
+    try:
+        trainer = prepare(plan, tokenizer, control, precision, device)
+        reason = trainer.run()
+    except AgreedError:
+        watch.goodbye()
+        raise
+    except BaseException as error:
+        # What was raised may only be this rank's view of another one's death; then the watch ends the process.
+        watch.verdict(VERDICT_S)
+        watch.failed(" ".join(str(error).split()) or type(error).__name__)
+        if isinstance(error, UserError) and control.rank != 0:
+            print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
+        raise
+    watch.goodbye()
+    return reason
 
 
 def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
@@ -91,10 +112,11 @@ def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, 
     if device.type == "cpu":
         keep_freed_memory()
     models = build_models(plan, precision, device)
+    trainer = make_trainer(plan, models, tokenizer, control, precision, device)
     if control.rank == 0:
         for note in plan.resolved.notes:
             say(f"note: {note}")
-    return make_trainer(plan, models, tokenizer, control, precision, device)
+    return trainer
 
 
 def build_models(plan: Plan, precision: Precision, device: torch.device) -> Models:
@@ -157,15 +179,15 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     config = engine_config(resolved, precision)
     optimizer = build_optimizer(models.module, args.optimization)
     engine = _engine(models.module, optimizer, config, precision, args.engine.deepspeed_config)
-    folder, start = plan.folder, open_run(plan, control, config)
-    saved, progress = start.state, Progress(**start.state.get("progress", {}))
+    folder, start = plan.folder, claim_run(plan, control)
+    saved, progress = start.state, Progress.restore(start.state.get("progress", {}))
     if start.checkpoint is not None:
-        engine.load(start.checkpoint)
-        engine.load_scaler_state(saved["scaler"])
-    clock = _clock(resolved.simulated_seconds_per_step, progress)
-    sizes = [info.rows for info in plan.train_shards]
+        _load(engine, start)
+    begin_run(plan, control, config, start)
+    order = GlobalOrder(args.run.seed, [info.rows for info in plan.train_shards])
+    budget = _budget(plan, order, progress, saved)
     signal = StopSignal()
-    events = _events(plan, models, folder, control, saved, precision, device)
+    events = _events(plan, models, folder, control, start, precision, device)
     recipe = ExportRecipe(
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
         head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length, frozen=models.frozen,
@@ -173,18 +195,32 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     tracking = events.tracking
     outputs = Outputs(
         folder, control, _validator(plan, control, precision, device), recipe, {part.name: part.weight for part in resolved.methods},
-        lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": start.data}, events.outside,
+        Keep(args.checkpoints.keep_checkpoints, args.checkpoints.keep_marker_checkpoints),
+        lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": start.data, "options": file_options(plan)}, events.outside,
         validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
     share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
+    # The loader's thread has an order of its own: an order remembers the epochs it was asked about last.
     loader = StepLoader(
-        GlobalOrder(args.run.seed, sizes), _reader(plan, plan.train_shards), share, first_step=progress.step,
+        GlobalOrder(args.run.seed, order.shard_sizes), _reader(plan, plan.train_shards), share, first_sample=progress.samples,
         ahead=args.data.num_workers, pin=device.type == "cuda")
-    order = GlobalOrder(args.run.seed, sizes)
-    budget = _budget(plan, order, progress)
     early_stop = EarlyStop(args.validation.use_early_stopping, args.validation.early_stop_time, args.validation.early_stop_eval_loss,
                            args.validation.scale_cnt_limit)
-    return Trainer(engine, models.teacher, loader, order, budget, clock, _schedule(plan), control, _rhythm(plan), early_stop, signal,
-                   outputs, events, progress, device)
+    deadline = Deadline(resolved.deadline, int(control.sum([float(engine.checkpoint_bytes())])[0]))
+    return Trainer(engine, models.teacher, loader, order, budget, _clock(resolved.simulated_seconds_per_step, progress), deadline,
+                   _schedule(plan), control, _rhythm(plan), early_stop, signal, outputs, events, progress,
+                   progress.step if start.is_own else None, device)
+
+
+def _load(engine: Engine, start: Saved) -> None:
+    """Weights and optimizer state of the checkpoint; under --allow_changes they may not fit this run, which is the user's one line."""
+    try:
+        engine.load(start.checkpoint)
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+        if not start.changes:
+            raise
+        raise AgreedError(f"--allow_changes: {start.checkpoint} does not fit a run with {'; '.join(start.changes)} "
+                          f"({' '.join(str(error).split())[:200]}); give the old values, or start another run") from error
+    engine.load_scaler_state(start.state["scaler"])
 
 
 def _engine(module: TrainedModule, optimizer: Any, config: dict[str, Any], precision: Precision, file: str | None) -> Engine:
@@ -223,12 +259,19 @@ def _validator(plan: Plan, control: Control, precision: Precision, device: torch
     return Validator(_reader(plan, plan.test_shards), flags.validation_samples, flags.validation_micro_batch, control, precision, device)
 
 
-def _budget(plan: Plan, order: GlobalOrder, progress: Progress) -> Budget:
+def _budget(plan: Plan, order: GlobalOrder, progress: Progress, saved: dict[str, Any]) -> Budget:
     resolved, flags = plan.resolved, plan.resolved.args.budget
-    epochs_end = -(-order.position_after_shards(flags.num_epochs) // resolved.args.optimization.train_batch_size)
+    end = order.position_after_shards(flags.num_epochs)
+    epochs_end = progress.step - (progress.samples - end) // resolved.args.optimization.train_batch_size
     if resolved.args.run.dry_run:
-        epochs_end = 1
-    return Budget(resolved.total_hours, resolved.exit_hours, flags.max_steps, epochs_end, resolved.markers, list(progress.markers))
+        epochs_end = progress.step + 1
+    passed = list(progress.markers)
+    if saved and any(saved["flags"][name] != getattr(flags, name) for name in ("total_training_time", "finetune_time_markers")):
+        passed = [marker for marker in resolved.markers if is_reached(progress.hours, marker * resolved.total_hours)]
+        gone = [marker for marker in passed if marker not in progress.markers]
+        if gone:
+            plan.resolved.notes.append(f"markers {', '.join(map(str, gone))} lie before the hour that the run goes on from: not exported")
+    return Budget(resolved.total_hours, resolved.exit_hours, flags.max_steps, epochs_end, resolved.markers, passed)
 
 
 def _schedule(plan: Plan) -> Schedule:
@@ -245,26 +288,29 @@ def _rhythm(plan: Plan) -> Rhythm:
         begin_every=args.validation.validation_epochs_begin, middle_every=args.validation.validation_epochs,
         end_every=args.validation.validation_epochs_end, begin_proportion=args.validation.validation_begin_proportion,
         end_proportion=args.validation.validation_end_proportion)
-    return Rhythm(args.run.print_steps, args.budget.num_epochs_between_checkpoints, validation,
-                  args.budget.finetune_checkpoint_at_end, args.run.seed)
+    flags = args.checkpoints
+    checkpoints = CheckpointPlan(
+        flags.steps_between_checkpoints, flags.minutes_between_checkpoints, flags.num_epochs_between_checkpoints)
+    return Rhythm(args.run.print_steps, checkpoints, validation, args.budget.finetune_checkpoint_at_end, args.run.seed)
 
 
 def _events(
-    plan: Plan, models: Models, folder: RunFolder, control: Control, saved: dict[str, Any], precision: Precision, device: torch.device,
+    plan: Plan, models: Models, folder: RunFolder, control: Control, start: Saved, precision: Precision, device: torch.device,
 ) -> Events:
-    args = plan.resolved.args
+    args, saved = plan.resolved.args, start.state
     tracking = console = None
+    place = saved.get("progress", {"step": 0, "samples": 0, "tokens": 0, "hours": 0.0})
     if control.rank == 0:
         other = None
         if args.run.report_to == "tensorboard":
-            other = TensorBoardTracker(folder.path)
+            other = TensorBoardTracker(folder.path, place["step"] + 1 if saved else 0)
         elif args.run.report_to == "wandb":
             name = f"{args.run.job_name}-{args.run.current_run_id}" if args.run.current_run_id else args.run.job_name
             other = WandbTracker(folder.path, args.run.project_name, args.run.job_name, name, args.as_dict(), saved.get("wandb_id"))
         tracking = Tracking(folder.metrics, other)
-        place = saved.get("progress", {"step": 0, "samples": 0, "tokens": 0, "hours": 0.0})
+        origin = {} if start.is_own or not saved else {"from": str(start.checkpoint)}
         tracking.log({"event": "resume" if saved else "start", **{key: place[key] for key in ("step", "samples", "tokens", "hours")},
-                      "progress": min(1.0, place["hours"] / plan.resolved.total_hours)})
+                      "progress": min(1.0, place["hours"] / plan.resolved.total_hours), **origin})
         console = Console(plan.resolved.exit_hours, args.budget.max_steps)
     layers = sum(parameter.numel() for parameter in models.module.student.layers.parameters())
     cost = CostPerToken(layers, models.teacher.layer_parameters if models.teacher else 0)

@@ -1,7 +1,8 @@
 """The budget: the only place that reads a clock, and the decisions that follow from one reading of it.
 
 The clock starts with the first training step and runs through validation, checkpoints and exports; the time a run was down is not
-charged. It is read once per optimizer step, on rank 0, and everything decided about that step is a function of that number.
+charged. It is read once per optimizer step, on rank 0, and everything decided about that step is a function of that number. Beside it
+stands the deadline, the wall-clock time at which a scheduler takes the machine away.
 """
 
 import time
@@ -112,6 +113,66 @@ class ValidationPlan:
         else:
             every = self.middle_every
         return crossed_multiple(every, shards_before, shards_now)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is when it decides what is due: finished steps, hours of the agreed reading, finished shards. -1: before the first."""
+
+    step: int = -1
+    hours: float = -1.0
+    shards: int = -1
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """When a training checkpoint is made: at multiples of steps, of minutes of budget and of shards; below 1 (minutes: 0) never."""
+
+    every_steps: int
+    every_minutes: float
+    every_shards: int
+
+    def is_due(self, before: Place, now: Place) -> bool:
+        """Whether a multiple was reached since the decision at `before`; nothing is due before the first step."""
+        return (crossed_multiple(self.every_steps, before.step, now.step) or self._minutes(before.hours) < self._minutes(now.hours)
+                or crossed_multiple(self.every_shards, before.shards, now.shards))
+
+    def _minutes(self, hours: float) -> int:
+        """How many whole intervals of minutes `hours` hold."""
+        return int(max(0.0, hours) * 60 / self.every_minutes * (1 + ROUNDING)) if self.every_minutes > 0 else 0
+
+
+class Deadline:
+    """The wall-clock time by which a run must have saved and stopped. Read on rank 0, once per optimizer step.
+
+    What has to fit before it: the work up to the next look, as long as the longest so far, and one checkpoint, as long as the longest so
+    far (before the first: its bytes at 100 MB/s); both half as much again, and `MARGIN_S`.
+    """
+
+    MARGIN_S = 10.0
+    FIRST_BYTES_PER_S = 100e6
+
+    def __init__(self, at: float | None, checkpoint_bytes: int) -> None:
+        self.at = at
+        self._longest_save = checkpoint_bytes / self.FIRST_BYTES_PER_S
+        self._longest_gap = 0.0
+        self._looked: float | None = None
+
+    def is_near(self) -> bool:
+        """Whether the run must stop before its next step."""
+        now = time.monotonic()
+        if self._looked is not None:
+            self._longest_gap = max(self._longest_gap, now - self._looked)
+        self._looked = now
+        return self.at is not None and time.time() + self.reserve_s >= self.at
+
+    def saved_in(self, seconds: float) -> None:
+        """A checkpoint took `seconds`."""
+        self._longest_save = max(self._longest_save, seconds)
+
+    @property
+    def reserve_s(self) -> float:
+        return self.MARGIN_S + 1.5 * (self._longest_gap + self._longest_save)
 
 
 def is_reached(hours: float, limit: float) -> bool:

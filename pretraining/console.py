@@ -1,5 +1,9 @@
-"""What a person sees while training: a bar of the budget on a terminal, a plain line now and then elsewhere. Rank 0 only."""
+"""What a person sees while training: a bar of the budget on a terminal, a plain line now and then elsewhere. Rank 0 only.
 
+Nothing here ends a run: a log on a full disk or a closed pipe loses lines.
+"""
+
+import contextlib
 import sys
 from typing import Any
 
@@ -8,8 +12,9 @@ from tqdm import tqdm
 
 def say(text: str) -> None:
     """A line on stderr that does not tear the bar."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def clock_text(hours: float) -> str:
@@ -31,11 +36,12 @@ class Console:
         left = event["hours"] * (1 / used - 1) if used > 0 else self.exit_hours
         text = (f"step {event['step']}  {clock_text(event['hours'])} used  {clock_text(left)} left  loss {event['loss']:.4f}  "
                 f"lr {event['lr']:.2e}  {event['samples_per_s']:.1f} samples/s  {event['tokens_per_s']:.0f} tokens/s")
-        if self._bar is None:
-            print(f"{min(used, 1.0):6.1%}  {text}", file=sys.stderr, flush=True)
-        else:
-            self._bar.n = min(100.0, 100 * used)
-            self._bar.set_postfix_str(text)
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                print(f"{min(used, 1.0):6.1%}  {text}", file=sys.stderr, flush=True)
+            else:
+                self._bar.n = min(100.0, 100 * used)
+                self._bar.set_postfix_str(text)
 
     def close(self) -> None:
         if self._bar is not None:

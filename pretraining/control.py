@@ -1,6 +1,7 @@
 """One small message per optimizer step between ranks, on a CPU group so that the device is never stalled for it.
 
-It carries rank 0's clock, the batch counts of all ranks and whether anybody was asked to stop, and gives every rank the same numbers.
+It carries rank 0's clock and deadline, the batch counts of all ranks and whether anybody was asked to stop, and gives every rank the same
+numbers.
 """
 
 from collections.abc import Callable
@@ -16,11 +17,16 @@ from pretraining.signals import UNITS, Unit
 
 @dataclass(frozen=True)
 class StepMessage:
-    """`hours` of rank 0's clock; `counts` over the global batch of the next step; `stop_asked` if any rank got a signal."""
+    """`hours` of rank 0's clock; `counts` over the global batch of the next step; `stop`: "signal" if any rank got one, "deadline" if
+    rank 0 finds it near, else None."""
 
     hours: float
     counts: dict[Unit, float]
-    stop_asked: bool
+    stop: str | None
+
+
+class AgreedError(UserError):
+    """A mistake that every rank reports alike, so that none is left waiting."""
 
 
 class Control:
@@ -31,11 +37,13 @@ class Control:
         # NCCL would put the message in line behind the kernels of the step before; gloo's is answered by the hosts.
         self.group = dist.new_group(backend="gloo") if world_size > 1 and dist.get_backend() != "gloo" else None
 
-    def exchange(self, hours: float, counts: dict[Unit, int], stop_asked: bool) -> StepMessage:
-        """All ranks call this once per step, each with its own values."""
-        message = [hours if self.rank == 0 else 0.0, float(stop_asked), *(float(counts[unit]) for unit in UNITS)]
-        summed = self.sum(message)
-        return StepMessage(summed[0], dict(zip(UNITS, summed[2:], strict=True)), summed[1] > 0)
+    def exchange(self, hours: float, counts: dict[Unit, int], signalled: bool, deadline_near: bool) -> StepMessage:
+        """All ranks call this once per step, each with its own values; of clock and deadline only rank 0's count."""
+        own = self.rank == 0
+        message = [hours if own else 0.0, float(signalled), float(deadline_near and own), *(float(counts[unit]) for unit in UNITS)]
+        hours, signals, near, *totals = self.sum(message)
+        stop = "signal" if signals else "deadline" if near else None
+        return StepMessage(hours, dict(zip(UNITS, totals, strict=True)), stop)
 
     def sum(self, values: list[float]) -> list[float]:
         """Elementwise float64 sum over ranks, the same on each."""
@@ -54,7 +62,7 @@ class Control:
         return values
 
     def on_first(self, work: Callable[[], Any]) -> Any:
-        """Run `work` on rank 0 and give its result to every rank; its UserError is raised on every rank, so that none waits for ever."""
+        """Run `work` on rank 0 and give its result to every rank; its UserError is raised on every rank as AgreedError."""
         result = error = None
         if self.rank == 0:
             try:
@@ -63,7 +71,7 @@ class Control:
                 error = str(found)
         result, error = self.gather((result, error))[0]
         if error is not None:
-            raise UserError(error)
+            raise AgreedError(error)
         return result
 
     def barrier(self) -> None:

@@ -12,6 +12,8 @@ After `initialize` the masters are compared with the weights that went in, and a
 
 import logging
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,14 @@ def engine_config(resolved: Resolved, precision: Precision) -> dict[str, Any]:
     return {**file.extra, **config}
 
 
+@dataclass
+class Written:
+    """What one rank wrote of a checkpoint: path -> (bytes, xxh3-128), or in `error` the first reason why not all of it."""
+
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    error: str | None = None
+
+
 class Engine:
     """A thin face over DeepSpeed's engine: forward and backward per micro-batch, one step, weights in fp32, its checkpoint."""
 
@@ -108,6 +118,7 @@ class Engine:
                         if self._native_fp16 and not parameter.requires_grad}
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)
         self.module = self.deepspeed.module
+        self._prepare_saving()
         if self._native_fp16:
             self._set_masters(initial)
         self._check_start(digests)
@@ -179,15 +190,41 @@ class Engine:
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         return bool(torch.stack([torch.isfinite(parameter.detach()).all() for parameter in trained]).all())
 
-    def save(self, folder: Path) -> None:
-        """DeepSpeed's checkpoint below `folder`/deepspeed. All ranks call it together."""
+    def _prepare_saving(self) -> None:
+        from pretraining.checkpoint_writer import CheckpointWriter
+
+        self._writer = self.deepspeed.checkpoint_engine = CheckpointWriter()
+        # Scripts that DeepSpeed would copy into every checkpoint, past its writer; our exports make them pointless.
+        self.deepspeed._copy_recovery_script = lambda folder: None
+
+    def save(self, folder: Path) -> Written:
+        """DeepSpeed's checkpoint below `folder`/deepspeed: what this rank wrote, or why it could not. All ranks call it together.
+
+        A rank that cannot write raises nothing, because the others would wait for it.
+        """
+        written = self._writer.written = Written()
         self.deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        return written
+
+    def checkpoint_bytes(self) -> int:
+        """Bytes of the tensors that `save` writes on this rank, each storage once, as torch.save does."""
+        states = [self.deepspeed.optimizer.state_dict()] if self.stage > 0 or dist.get_rank() == 0 else []
+        if dist.get_rank() == 0:
+            states.append(self.module.state_dict())
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(states)}
+        return sum(storages.values())
 
     def load(self, folder: Path) -> None:
-        """Restore what `save` wrote. All ranks call it together."""
+        """Restore what `save` wrote. All ranks call it together.
+
+        Weight decay, betas and the like stay those that the optimizer was made with: a run that may change them says so by its flags.
+        """
+        options = [{name: value for name, value in group.items() if name != "params"} for group in self.deepspeed.optimizer.param_groups]
         loaded, _ = self.deepspeed.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+        for group, own in zip(self.deepspeed.optimizer.param_groups, options, strict=True):
+            group.update(own)
 
     def scaler_state(self) -> dict[str, Any]:
         """State of torch's gradient scaler, which DeepSpeed's checkpoint leaves out; empty without one."""
@@ -211,6 +248,15 @@ class Engine:
         for name, parameter in self.module.named_parameters():
             if _digest(self._master(name, parameter)) != digests[name]:
                 raise RuntimeError(f"DeepSpeed changed the weights of {name} at construction; this version is not supported")
+
+
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested dictionaries and lists."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, (dict, list, tuple)):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(part)
 
 
 def _digest(weight: torch.Tensor) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dataset.files import write_json
+from dataset.errors import UserError
+from dataset.files import reason, write_json
 from pretraining.console import Console, say
 from pretraining.signals import Unit
 from pretraining.throughput import CostPerToken, share_of_peak
@@ -25,8 +26,6 @@ class Events:
         self._interval_tokens = self._interval_samples = self._interval_steps = 0
         self._interval_started = 0.0
         self._outside = 0.0
-        self._total_tokens = 0
-        self._total_seconds = 0.0
 
     def start_interval(self) -> None:
         self._interval_started, self._outside = time.monotonic(), 0.0
@@ -74,30 +73,41 @@ class Events:
         mfu = share_of_peak(tokens_per_s, self.cost, self.peak, self.devices)
         if mfu is not None:
             event["mfu"] = mfu
-        self._total_tokens += self._interval_tokens
-        self._total_seconds += seconds
+        state.timed_tokens += self._interval_tokens
+        state.timed_s += seconds
         if self.tracking is not None:
             self.tracking.log(event)
             self.console.update(event)
         self.start_interval()
 
-    def summarise(self, reason: str, state: Any, progress: float, why: str | None, closing_s: float) -> None:
-        """summary.json, the last thing a run writes, and the `stop` event."""
-        if self.tracking is None:
-            return
-        summary = {
-            "exit_reason": reason, "why": why, "hours": state.hours, "closing_s": closing_s, "steps": state.step,
-            "samples": state.samples, "tokens": state.tokens,
-            "losses": {name: finite(value) for name, value in state.losses.items()},
-            "tokens_per_s": self._total_tokens / self._total_seconds if self._total_seconds else None,
-            "markers": self._list_markers(),
-        }
-        self.tracking.log({"event": "stop", **_place(state, progress), "exit_reason": reason})
+    def summarise(
+        self, exit_reason: str, state: Any, progress: float, why: str | None, saved_step: int | None, closing_s: float,
+    ) -> None:
+        """summary.json, the last thing a run writes, and the `stop` event. `saved_step`: the step of the newest checkpoint.
+
+        Rank 0 alone calls this. UserError where the disk refuses it.
+        """
+        self.tracking.log({"event": "stop", **_place(state, progress), "exit_reason": exit_reason})
         self.tracking.close()
         self.console.close()
-        write_json(self.summary, summary)
-        say(f"stopped: {reason}{f' ({why})' if why else ''} after {state.step} steps, {state.hours:.3f} h; closing work took "
-            f"{closing_s:.1f} s")
+        try:
+            self.write_summary(exit_reason, state, why, saved_step, closing_s)
+        except OSError as error:
+            raise UserError(f"{self.summary}: cannot be written ({reason(error)}); everything else of the run was saved, and --resume "
+                            "writes it once there is room") from None
+        kept = f"; the last good state is checkpoints/step_{saved_step}" if exit_reason == "diverged" and saved_step is not None else ""
+        say(f"stopped: {exit_reason}{f' ({why})' if why else ''} after {state.step} steps, {state.hours:.3f} h; closing work took "
+            f"{closing_s:.1f} s{kept}")
+
+    def write_summary(self, exit_reason: str, state: Any, why: str | None, saved_step: int | None, closing_s: float = 0.0) -> None:
+        """summary.json, by whichever rank is left to write it."""
+        write_json(self.summary, {
+            "exit_reason": exit_reason, "why": why, "hours": state.hours, "closing_s": closing_s, "steps": state.step,
+            "samples": state.samples, "tokens": state.tokens,
+            "losses": {name: finite(value) for name, value in state.losses.items()},
+            "tokens_per_s": state.timed_tokens / state.timed_s if state.timed_s else None,
+            "checkpoint": None if saved_step is None else f"checkpoints/step_{saved_step}", "markers": self._list_markers(),
+        })
 
 
 def _place(state: Any, progress: float) -> dict[str, Any]:

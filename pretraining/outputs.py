@@ -6,7 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pretraining.checkpoint import save_checkpoint
+from safetensors import SafetensorError
+
+from dataset.files import reason
+from pretraining.checkpoint import Keep, SaveError, save_checkpoint
 from pretraining.control import Control
 from pretraining.engine import Engine
 from pretraining.export import ExportRecipe, export_student
@@ -19,11 +22,11 @@ class Outputs:
     """`weights` are the objectives' by name. `timed` is told the seconds that each piece of work took."""
 
     def __init__(
-        self, folder: RunFolder, control: Control, validator: Validator | None, recipe: ExportRecipe, weights: dict[str, float],
+        self, folder: RunFolder, control: Control, validator: Validator | None, recipe: ExportRecipe, weights: dict[str, float], keep: Keep,
         extra_state: Callable[[], dict[str, Any]], timed: Callable[[float], None], validation_limit: int | None = None,
     ) -> None:
         self.folder, self.control, self.validator, self.recipe = folder, control, validator, recipe
-        self.weights, self._extra_state, self._timed = weights, extra_state, timed
+        self.weights, self._keep, self._extra_state, self._timed = weights, keep, extra_state, timed
         self._validation_limit = validation_limit
 
     def validate(self, engine: Engine, teacher: Teacher | None) -> dict[str, float] | None:
@@ -38,29 +41,44 @@ class Outputs:
     def save(self, engine: Engine, state: Any, hours: float, metrics_bytes: int) -> str:
         """A training checkpoint of `state` at `hours` of rank 0's clock; returns its folder relative to the run's.
 
-        `metrics_bytes`: the length of metrics.jsonl, to which a resumed run cuts it back.
+        `metrics_bytes`: the length of metrics.jsonl, to which a resumed run cuts it back. SaveError on all ranks where the disk refuses it.
         """
         started = time.monotonic()
-        saved = {"progress": {**asdict(state), "hours": hours}, "metrics_bytes": metrics_bytes,
+        saved = {"progress": {**asdict(state), "hours": hours}, "marker": state.pending_export, "metrics_bytes": metrics_bytes,
                  "scaler": engine.scaler_state(), "flags": self.recipe.flags,
                  "world_size": self.control.world_size, **self._extra_state()}
-        path = save_checkpoint(self.folder.checkpoints, state.step, engine, saved, self.control)
-        self._timed(time.monotonic() - started)
+        try:
+            path = save_checkpoint(self.folder.checkpoints, state.step, engine, saved, self.control, self._keep)
+        finally:
+            self._timed(time.monotonic() - started)
         return str(path.relative_to(self.folder.path))
 
     def export(self, engine: Engine, state: Any, fraction: float) -> str:
-        """The student as a Hugging Face folder named after `fraction` of the budget; returns its path relative to the run's."""
+        """The student as a Hugging Face folder named after `fraction` of the budget; returns its path relative to the run's.
+
+        SaveError on all ranks where the disk refuses it.
+        """
         started = time.monotonic()
         path = self.folder.finetune / marker_name(fraction, state.step)
         weights = engine.master_weights()
-        # A run that was killed after its export comes by here again.
-        if self.control.rank == 0 and not (path / "run_state.json").is_file():
-            export_student(self.recipe, weights, path, {
-                "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
-                "validation_loss": state.losses.get("held-out loss"), "losses": state.losses,
-            })
-        self.control.barrier()
+
+        def work() -> str | None:
+            # A run that was killed after its export comes by here again.
+            if (path / "run_state.json").is_file():
+                return None
+            try:
+                export_student(self.recipe, weights, path, {
+                    "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
+                    "validation_loss": state.losses.get("held-out loss"), "losses": state.losses,
+                })
+            except (OSError, SafetensorError) as error:
+                return f"{path}: {reason(error)}"
+            return None
+
+        problem = self.control.on_first(work)
         self._timed(time.monotonic() - started)
+        if problem is not None:
+            raise SaveError(problem)
         return str(path.relative_to(self.folder.path))
 
 

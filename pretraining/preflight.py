@@ -71,7 +71,7 @@ def make_plan(resolved: Resolved) -> Plan:
         _set_special_ids(student, train[0], specials, is_default_length=args.model.max_position_embeddings is None)
     models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
     _check_shards(resolved, models, train + test, digest)
-    _check_disk(folder, student)
+    _check_disk(resolved, folder, student)
     _write_back(args, student, objectives, source)
     return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder)
 
@@ -173,10 +173,17 @@ def _check_shards(
         resolved.notes.append(f"--train_batch_size {batch} is more than the {rows} training samples: a step sees samples repeatedly")
 
 
-def _check_disk(folder: RunFolder, student: StudentPlan) -> None:
-    """Weights and two Adam moments in fp32 for one checkpoint, weights again for one export."""
-    needed = student.parameter_estimate() * 4 * 4
+def _check_disk(resolved: Resolved, folder: RunFolder, student: StudentPlan) -> None:
+    """Weights and two Adam moments in fp32 for one checkpoint, weights again for one export; a note where all that is kept will not fit."""
+    weights = student.parameter_estimate() * 4
+    needed, flags, markers = 4 * weights, resolved.args.checkpoints, len(resolved.markers)
+    # The new one is written before the oldest goes.
+    kept = flags.keep_checkpoints + 1 + (markers if flags.keep_marker_checkpoints else 0)
+    whole_run = 3 * weights * kept + weights * (markers + 1)
     free = shutil.disk_usage(folder.existing_ancestor).free
+    if needed <= free < whole_run:
+        resolved.notes.append(f"--output_dir: {free / 1e9:.1f} GB free, up to {kept} checkpoints and {markers + 1} exports need about "
+                              f"{whole_run / 1e9:.1f} GB; --no_keep_marker_checkpoints or --keep_checkpoints 1 need less")
     if free < needed:
         raise UserError(f"--output_dir: {free / 1e9:.1f} GB free at {folder.existing_ancestor}, one checkpoint and one export need "
                         f"about {needed / 1e9:.1f} GB; free some, or choose another disk")

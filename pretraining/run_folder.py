@@ -68,22 +68,45 @@ def check_run_folder(args: Args) -> RunFolder:
         raise UserError(f"--output_dir {path}: {ancestor} is a file; choose a folder")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise UserError(f"--output_dir {path}: no permission to write in {ancestor}; choose another folder")
+    source = source_checkpoints(args)
+    if source is not None and not _has_checkpoint(source):
+        raise UserError(f"--load_training_checkpoint {args.checkpoints.load_training_checkpoint}: no checkpoint in {source}; give the "
+                        "folder of a run, or its checkpoints folder")
     if not path.exists() or args.run.dry_run:
         return folder
     if args.run.overwrite:
         nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_run(child))
         if nested:
             raise UserError(f"--overwrite: {path} holds other runs ({', '.join(nested[:3])}); --current_run_id NAME gives this one a place")
+        if source is not None and source.resolve() == folder.checkpoints.resolve():
+            raise UserError("--overwrite would move the checkpoints of --load_training_checkpoint aside; leave it out")
         return RunFolder(path, occupied=_holds_run(path))
-    finished = _finished(folder)
-    # `.partial_step_N` may be complete but for its last rename.
-    has_checkpoint = any(folder.checkpoints.glob("*step_*")) if folder.checkpoints.is_dir() else False
-    if finished:
-        raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, "
-                        "--current_run_id NAME starts another beside it")
-    if has_checkpoint and not args.run.resume:
+    finished, has_checkpoint = finished_reason(folder), _has_checkpoint(folder.checkpoints)
+    if finished and not args.checkpoints.allow_changes:
+        raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, --current_run_id NAME starts another "
+                        "beside it, --resume --allow_changes goes on with it under a longer budget")
+    if has_checkpoint and not goes_on_here(args):
         raise UserError(f"{path} holds an unfinished run with checkpoints; --resume goes on with it, --overwrite moves it aside")
     return RunFolder(path, occupied=not has_checkpoint and _holds_run(path))
+
+
+def source_checkpoints(args: Args) -> Path | None:
+    """The checkpoints folder that --load_training_checkpoint names, or None."""
+    if args.checkpoints.load_training_checkpoint is None:
+        return None
+    path = Path(args.checkpoints.load_training_checkpoint).expanduser()
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def goes_on_here(args: Args) -> bool:
+    """Whether the run goes on from checkpoints of its own folder, if there are any."""
+    source = source_checkpoints(args)
+    return args.run.resume or (source is not None and source.resolve() == RunFolder(run_path(args)).checkpoints.resolve())
+
+
+def _has_checkpoint(checkpoints: Path) -> bool:
+    # `.partial_step_N` may be complete but for its last rename. Other programs' checkpoints get their own line later.
+    return checkpoints.is_dir() and (any(checkpoints.glob("*step_*")) or any(checkpoints.glob("*checkpoint*/*.pt")))
 
 
 def _holds_run(path: Path) -> bool:
@@ -91,7 +114,7 @@ def _holds_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("args.yaml", "metrics.jsonl", "checkpoints", "finetune", "summary.json"))
 
 
-def _finished(folder: RunFolder) -> str | None:
+def finished_reason(folder: RunFolder) -> str | None:
     """The exit reason of a finished run, or None."""
     if not folder.summary.is_file():
         return None

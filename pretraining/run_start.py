@@ -5,7 +5,7 @@ Nothing is written before the saved run was compared with this one, and rank 0's
 
 import fcntl
 import os
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,38 +13,60 @@ from typing import Any
 import yaml
 
 from dataset.errors import UserError
-from dataset.files import write_json, write_text
-from pretraining.checkpoint import changed_flags, file_hash, find_checkpoint, read_state
+from dataset.files import reason, remove_folder, write_json, write_text
+from pretraining.checkpoint import clean_partials, file_hash, find_checkpoint, read_state, supersede_later
 from pretraining.console import say
-from pretraining.control import Control
+from pretraining.control import AgreedError, Control
 from pretraining.models.catalog import WEIGHT_FILES
 from pretraining.outputs import marker_step, markers
 from pretraining.preflight import Plan
-from pretraining.run_folder import RunFolder
+from pretraining.run_changes import STATE_FLAGS, changed_data, changed_flags, changed_options
+from pretraining.run_folder import RunFolder, goes_on_here, source_checkpoints
 from pretraining.tracking import cut_metrics, environment
 
 
 @dataclass
 class Saved:
-    """What a run goes on from: the checkpoint's folder and its state.json; empty for a fresh run. `data` is what it reads, old or new."""
+    """What a run goes on from: the checkpoint's folder and its state.json; empty for a fresh run.
+
+    `data` is what the run reads, old or new; `is_own` whether the checkpoint lies in this run's folder; `changes` what differs from the
+    saved run under --allow_changes.
+    """
 
     data: dict[str, Any]
     checkpoint: Path | None = None
     state: dict[str, Any] = field(default_factory=dict)
+    is_own: bool = False
+    changes: list[str] = field(default_factory=list)
 
 
-def open_run(plan: Plan, control: Control, config: dict[str, Any]) -> Saved:
-    """Take the run's folder, find what to go on from, and write args.yaml, deepspeed_config.json and environment.json.
+def claim_run(plan: Plan, control: Control) -> Saved:
+    """Take the run's folder, if it is there, and find what to go on from; writes nothing.
 
     All ranks call it together; UserError where another process is in the folder or what was saved does not fit.
     """
     def work() -> Saved:
-        try:
-            return _open(plan, control, config)
-        except OSError as error:
-            raise UserError(f"--output_dir {plan.folder.path}: cannot write there ({error.strerror}); choose another folder") from None
+        if plan.folder.path.exists():
+            _lock(plan.folder.path)
+        return _find(plan, control, data_identity(plan))
 
-    return control.on_first(work)
+    saved = control.on_first(lambda: _writing(plan, work))
+    blind = [rank for rank, sees in enumerate(control.gather(saved.checkpoint is None or saved.checkpoint.is_dir())) if not sees]
+    if blind:
+        raise AgreedError(f"rank {blind[0]} cannot see {saved.checkpoint}; all nodes of a run need --output_dir on a disk that they share")
+    return saved
+
+
+def begin_run(plan: Plan, control: Control, config: dict[str, Any], saved: Saved) -> None:
+    """Write args.yaml, deepspeed_config.json and environment.json, and undo what is later than the checkpoint. All ranks together."""
+    control.on_first(lambda: _writing(plan, lambda: _begin(plan, config, saved)))
+
+
+def _writing(plan: Plan, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except OSError as error:
+        raise UserError(f"--output_dir {plan.folder.path}: cannot write there ({reason(error)}); choose another folder") from None
 
 
 def data_identity(plan: Plan) -> dict[str, Any]:
@@ -56,28 +78,32 @@ def data_identity(plan: Plan) -> dict[str, Any]:
             "test": [[info.path.name, info.rows] for info in plan.test_shards], "teacher": weights}
 
 
-def _open(plan: Plan, control: Control, config: dict[str, Any]) -> Saved:
+def file_options(plan: Plan) -> dict[str, Any]:
+    """The options that a --deepspeed_config adds to those of our flags."""
+    file = plan.resolved.deepspeed_file
+    return {**file.extra, "zero_optimization": file.zero}
+
+
+def _begin(plan: Plan, config: dict[str, Any], saved: Saved) -> None:
     folder, args = plan.folder, plan.resolved.args
-    if folder.path.exists():
-        _lock(folder.path)
-    saved = Saved(data_identity(plan))
-    if args.run.resume and folder.path.exists() and not folder.occupied:
-        saved = _find(plan, control, saved.data)
     if folder.occupied:
         say(f"note: the run that was here is now {folder.move_aside()}")
     if not folder.path.exists():
         folder.path.mkdir(parents=True)
         _lock(folder.path)
+    clean_partials(folder.path)
     folder.finetune.mkdir(exist_ok=True)
     write_text(folder.path / "args.yaml", yaml.safe_dump(args.as_dict(), sort_keys=False))
     write_json(folder.path / "deepspeed_config.json", config)
     write_json(folder.path / "environment.json", {"project_name": args.run.project_name, **environment()})
-    if args.run.resume:
-        _cut_back(folder, saved)
-        progress = saved.state.get("progress")
-        say("note: --resume: no checkpoint here yet, starting fresh" if progress is None else
-            f"resumed from {saved.checkpoint} at step {progress['step']}, {progress['hours']:.3f} h")
-    return saved
+    _cut_back(folder, saved)
+    for change in saved.changes:
+        say(f"note: --allow_changes: {change}")
+    progress = saved.state.get("progress")
+    if progress is not None:
+        say(f"resumed from {saved.checkpoint} at step {progress['step']}, {progress['hours']:.3f} h")
+    elif args.run.resume:
+        say("note: --resume: no checkpoint here yet, starting fresh")
 
 
 def _lock(path: Path) -> None:
@@ -92,36 +118,64 @@ def _lock(path: Path) -> None:
 
 
 def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
-    """The newest undamaged checkpoint; UserError where its run is not this one."""
-    args = plan.resolved.args
-    checkpoint, warnings = find_checkpoint(plan.folder.checkpoints)
-    for warning in warnings:
-        say(f"warning: {warning}")
+    """The checkpoint to go on from: this folder's, else --load_training_checkpoint's. UserError where its run is not this one."""
+    args, own = plan.resolved.args, plan.folder.checkpoints
+    source, name = source_checkpoints(args), args.checkpoints.load_checkpoint_id
+    checkpoint, is_own = None, False
+    if goes_on_here(args) and own.is_dir() and not plan.folder.occupied and not args.run.dry_run:
+        elsewhere = source is not None and source.resolve() != own.resolve()
+        checkpoint, is_own = _newest(own, None if elsewhere else name, ours=True), True
+    if checkpoint is None and source is not None:
+        checkpoint, is_own = _newest(source, name, ours=False), False
     if checkpoint is None:
         return Saved(data)
     state = read_state(checkpoint)
-    changes = list(changed_flags(state["flags"], args.as_dict()))
-    if changes:
-        raise UserError(f"--resume: flags that change the mathematics differ from the run's ({'; '.join(changes)}); give the old "
-                        "values, or start another run with --current_run_id")
-    for name, now in data.items():
-        if state["data"][name] != now:
-            what = "teacher's weights" if name == "teacher" else f"{name} shards"
-            raise UserError(f"--resume: the {what} are not those that the run began with; bring them back, or start another run with "
-                            "--current_run_id")
-    if state["world_size"] != control.world_size and args.engine.zero_stage > 0:
-        raise UserError(f"--resume: the checkpoint was made by {state['world_size']} ranks and its optimizer state is split among them "
-                        f"(ZeRO {args.engine.zero_stage}); {control.world_size} rank(s) cannot read it, launch {state['world_size']}")
-    return Saved(data, checkpoint, state)
+    _check_world(state, control)
+    return Saved(data, checkpoint, state, is_own, _changes(plan, state, data))
+
+
+def _newest(folder: Path, name: str | None, ours: bool) -> Path | None:
+    checkpoint, warnings = find_checkpoint(folder, name, ours)
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return checkpoint
+
+
+def _changes(plan: Plan, state: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """What differs from the saved run and changes what is computed; UserError unless --allow_changes."""
+    args = plan.resolved.args
+    flags = list(changed_flags(state["flags"], args.as_dict(), plan.resolved.methods))
+    unreadable = [line for name, line in flags if name in STATE_FLAGS]
+    if unreadable:
+        raise UserError(f"the saved optimizer state cannot be read by this run ({'; '.join(unreadable)}); give the old values, or start "
+                        "another run with --current_run_id")
+    changes = [line for _, line in flags] + [*changed_options(state["options"], file_options(plan)), *changed_data(state["data"], data)]
+    if changes and not args.checkpoints.allow_changes:
+        raise UserError(f"what is computed would differ from the saved run ({'; '.join(changes)}); bring the old back, start another run "
+                        "with --current_run_id, or go on all the same with --allow_changes")
+    return changes
+
+
+def _check_world(state: dict[str, Any], control: Control) -> None:
+    """ZeRO 1 and 2 split the optimizer's state among ranks."""
+    stage = state["flags"]["zero_stage"]
+    if state["world_size"] != control.world_size and stage > 0:
+        raise UserError(f"the checkpoint was made by {state['world_size']} ranks, and its optimizer state is split among them (ZeRO "
+                        f"{stage}); {control.world_size} rank(s) cannot read it: launch {state['world_size']}, or use --zero_stage 0 for "
+                        "runs that move between machines")
 
 
 def _cut_back(folder: RunFolder, saved: Saved) -> None:
-    """Undo what was written after the checkpoint: later metrics go, later exports move to finetune/superseded/."""
-    cut_metrics(folder.metrics, saved.state.get("metrics_bytes", 0))
+    """Undo what was written after the checkpoint: later metrics go, later exports and checkpoints move to superseded/."""
+    step = saved.state["progress"]["step"] if saved.is_own else -1
+    cut_metrics(folder.metrics, saved.state["metrics_bytes"] if saved.is_own else 0)
     folder.summary.unlink(missing_ok=True)
+    if folder.checkpoints.is_dir():
+        supersede_later(folder.checkpoints, step)
     superseded = folder.finetune / "superseded"
     for path in markers(folder.finetune):
-        if marker_step(path) > saved.state.get("progress", {"step": -1})["step"]:
+        if marker_step(path) > step:
             superseded.mkdir(exist_ok=True)
-            shutil.rmtree(superseded / path.name, ignore_errors=True)
+            if (superseded / path.name).exists():
+                remove_folder(superseded / path.name)
             os.replace(path, superseded / path.name)

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from types import FrameType
 
 
@@ -34,17 +35,28 @@ class EarlyStop:
 
 
 class StopSignal:
-    """Remembers SIGTERM and SIGINT, so that all ranks can agree to save and stop before the next step."""
+    """Remembers SIGTERM, SIGINT and SIGUSR1, so that all ranks can agree to save and stop before the next step.
+
+    The same wish often arrives twice, from a scheduler or a terminal and once more from the launcher, so repetitions change nothing. Only
+    somebody who presses Ctrl-C again after `PATIENCE_S` means that it should end at once. Handlers belong to the main thread: the loader's
+    thread is never interrupted.
+    """
+
+    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    PATIENCE_S = 3.0
 
     def __init__(self) -> None:
-        self.number: int | None = None
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._first: float | None = None
+        for number in self.NUMBERS:
+            signal.signal(number, self._note)
 
     @property
     def asked(self) -> bool:
-        return self.number is not None
+        return self._first is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # A second signal is for someone who will not wait.
-        signal.signal(number, self._before[number])
-        self.number = number
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        elif number == signal.SIGINT and now - self._first > self.PATIENCE_S:
+            raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 metrics.jsonl is appended a whole line at a time, so a kill can at most cut the last one; on resume it is cut back to the checkpoint.
 """
 
+import errno
 import importlib.util
 import json
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dataset.errors import UserError
+from pretraining.console import say
 
 _NOT_METRICS = ("event", "step")
 
@@ -22,28 +24,52 @@ class Tracker(Protocol):
 
 
 class MetricsFile:
-    """One JSON object per line and event; `event` and `step` come first."""
+    """One JSON object per line and event; `event` and `step` come first.
+
+    Lines that the disk refuses are kept and written with the next one: a full disk ends no run.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._length = path.stat().st_size if path.exists() else 0
+        self._waiting = b""
 
     def log(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps({name: finite(value) for name, value in event.items()}) + "\n")
-        self._file.flush()
+        line = json.dumps({name: finite(value) for name, value in event.items()}) + "\n"
+        refused = bool(self._waiting)
+        self._waiting += line.encode()
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size > self._length:
+                    file.truncate(self._length)  # what a refused write left of a line
+                # One call: a kill cuts a line or leaves it whole.
+                written = file.write(self._waiting)
+                if written != len(self._waiting):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not refused:
+                say(f"warning: {self._path}: {error.strerror}; its lines are kept until there is room")
+            return
+        self._length += len(self._waiting)
+        self._waiting = b""
 
     def position(self) -> int:
         """Bytes written so far."""
-        return self._file.tell()
+        return self._length
 
     def close(self) -> None:
-        self._file.close()
+        if self._waiting:
+            lost = self._waiting.count(b"\n")
+            say(f"warning: {self._path} lacks its last {lost} lines, which the disk refused")
 
 
 class TensorBoardTracker:
-    def __init__(self, folder: Path) -> None:
+    """`first_step`: what an earlier piece of the run wrote from that step on is hidden."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"))
+        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=first_step or None)
 
     def log(self, event: dict[str, Any]) -> None:
         for name, value in _scalars(event).items():

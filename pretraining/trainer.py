@@ -1,10 +1,11 @@
-"""The loop: one message between ranks, one decision, one optimizer step; until the budget, the steps or a signal end it.
+"""The loop: one message between ranks, one decision, one optimizer step; until the budget, the steps, a signal or a deadline end it.
 
 It takes any module that returns (loss, shares of the global mean by term) and says for every share of the budget what it needs of a
 teacher and which of its weights rest; it knows no encoder. Everything that decides about a step (stop, markers, validation, checkpoint,
 learning rate) follows from one reading of rank 0's clock and from the step's number.
 """
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -12,13 +13,16 @@ from typing import Any
 
 import torch
 
+from pretraining.averages import LossSums
 from pretraining.batches.loader import StepLoader
 from pretraining.batches.order import GlobalOrder
-from pretraining.budget import Budget, Clock, ValidationPlan, crossed_multiple
-from pretraining.control import Control, StepMessage
+from pretraining.budget import Budget, CheckpointPlan, Clock, Deadline, Place, ValidationPlan
+from pretraining.checkpoint import SaveError
+from pretraining.control import AgreedError, Control, StepMessage
 from pretraining.engine import Engine
 from pretraining.events import Events
 from pretraining.outputs import Outputs
+from pretraining.run_folder import UNFINISHED_REASONS
 from pretraining.schedules import Schedule
 from pretraining.signals import Unit
 from pretraining.stopping import EarlyStop, StopSignal
@@ -26,7 +30,10 @@ from pretraining.stopping import EarlyStop, StopSignal
 
 @dataclass
 class Progress:
-    """Where a run is; saved with every checkpoint. `interval` holds what the next `train` event will average."""
+    """Where a run is; saved with every checkpoint. `samples` is the position in the data; `decided` where it was last decided what is due.
+
+    `interval` holds, for every rank, the sums that the next `train` event will average.
+    """
 
     step: int = 0
     samples: int = 0
@@ -35,14 +42,21 @@ class Progress:
     markers: list[float] = field(default_factory=list)
     pending_export: float | None = None
     losses: dict[str, float] = field(default_factory=dict)
-    interval: dict[str, float] = field(default_factory=dict)
+    interval: list[dict[str, float]] = field(default_factory=list)
     interval_steps: int = 0
     term_steps: dict[str, int] = field(default_factory=dict)  # in how many of them each term was learnt from
     overflow_steps: int = 0
     rate: float = 0.0
     validated_step: int = -1
     exported_step: int = -1
-    shards_seen: int = -1  # finished shards when validation and checkpoints were last decided; -1: never
+    decided: Place = field(default_factory=Place)
+    timed_tokens: int = 0  # of the steps that `train` events timed, and their seconds
+    timed_s: float = 0.0
+
+    @classmethod
+    def restore(cls, saved: dict[str, Any]) -> "Progress":
+        """From what `dataclasses.asdict` made of it, or an empty dict for a run that begins."""
+        return cls(**{**saved, "decided": Place(**saved["decided"])}) if saved else cls()
 
 
 @dataclass
@@ -50,47 +64,53 @@ class Rhythm:
     """How often things happen."""
 
     print_steps: int
-    shards_between_checkpoints: int
+    checkpoints: CheckpointPlan
     validation: ValidationPlan
     finetune_at_end: bool
     seed: int
 
 
 class Trainer:
-    """Runs from `progress` to an exit reason; `outputs` does what reaches the disk, `events` what is told."""
+    """Runs from `progress` to an exit reason; `outputs` does what reaches the disk, `events` what is told.
+
+    `saved_step`: the step whose checkpoint this run's folder holds already, because it goes on from it.
+    """
 
     def __init__(
-        self, engine: Engine, teacher: Any, loader: StepLoader, order: GlobalOrder, budget: Budget, clock: Clock, schedule: Schedule,
-        control: Control, rhythm: Rhythm, early_stop: EarlyStop, signal: StopSignal, outputs: Outputs, events: Events,
-        progress: Progress, device: torch.device,
+        self, engine: Engine, teacher: Any, loader: StepLoader, order: GlobalOrder, budget: Budget, clock: Clock, deadline: Deadline,
+        schedule: Schedule, control: Control, rhythm: Rhythm, early_stop: EarlyStop, signal: StopSignal, outputs: Outputs, events: Events,
+        progress: Progress, saved_step: int | None, device: torch.device,
     ) -> None:
         self.engine, self.teacher, self.loader, self.order = engine, teacher, loader, order
-        self.budget, self.clock, self.schedule, self.control = budget, clock, schedule, control
+        self.budget, self.clock, self.deadline, self.schedule, self.control = budget, clock, deadline, schedule, control
         self.rhythm, self.early_stop, self.signal = rhythm, early_stop, signal
         self.outputs, self.events, self.progress, self.device = outputs, events, progress, device
-        self._interval: dict[str, torch.Tensor] = {}
-        self._last_saved = progress.step if progress.step else None
+        self._sums = LossSums(control, device)
+        self._saved_step = saved_step
+        self._pending_step = progress.step  # the step that `progress.pending_export` is of
+        self._reached: list[float] = []  # markers that an early stop left for the closing work
+        self._refused = ""  # why the disk took no checkpoint or export
 
     def run(self) -> str:
-        """Train until something ends it; returns the exit reason of summary.json."""
+        """Train until something ends it; returns the exit reason of summary.json. AgreedError where the end could not be saved."""
         state = self.progress
-        self._restore_interval()
-        if self._last_saved is not None:
+        self._sums.start(state.interval)
+        if self._saved_step is not None:
             # metrics.jsonl was cut back to what it held when this checkpoint was about to be saved.
             self._log_checkpoint(f"checkpoints/step_{state.step}")
         if state.pending_export is not None:
             self.clock.start()
-            self._export(state.pending_export)
+            self._export()
         self.events.start_interval()
         batches = next(self.loader)
         while True:
             counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
-            message = self.control.exchange(self.clock.hours(), counts, self.signal.asked)
+            message = self.control.exchange(self.clock.hours(), counts, self.signal.asked, self.deadline.is_near())
             state.hours = message.hours
             self.engine.module.begin_step(self.budget.progress(state.hours))
             if state.interval_steps and state.step % self.rhythm.print_steps == 0:
                 self._report()
-            reason = "signal" if message.stop_asked else self.budget.stop_reason(state.hours, state.step)
+            reason = message.stop or self.budget.stop_reason(state.hours, state.step)
             if self.early_stop.reason is not None or reason is not None:
                 return self._close(self.early_stop.reason or reason)
             if self._between_steps():
@@ -101,21 +121,24 @@ class Trainer:
     def _between_steps(self) -> bool:
         """What falls due after the last step: validation, markers, checkpoints. True if there was something; then it is done."""
         state = self.progress
-        before, now = state.shards_seen, self.order.shards_finished(state.samples)
-        state.shards_seen = now
-        if now > before:
+        before, now = state.decided, Place(state.step, state.hours, self.order.shards_finished(state.samples))
+        state.decided = now
+        if now.shards > before.shards:
             state.overflow_steps = 0
         reached = self.budget.take_markers(state.hours)
-        due = before < 0 or self.rhythm.validation.is_due(self.budget.progress(state.hours), before, now)
-        save = before >= 0 and crossed_multiple(self.rhythm.shards_between_checkpoints, before, now)
+        due = before == Place() or self.rhythm.validation.is_due(self.budget.progress(state.hours), before.shards, now.shards)
+        save = self.rhythm.checkpoints.is_due(before, now)
         if reached or due:
             self._validate()
         if self.early_stop.reason is not None:
+            self._reached = reached
             return True
         if reached:
             self._reach(reached)
         elif save:
             self._save()
+            if state.pending_export is not None:  # the disk refused it at its marker
+                self._export()
         return bool(reached) or due or save
 
     def step(self, batches: list, message: StepMessage) -> None:
@@ -132,7 +155,7 @@ class Trainer:
             # Dropout is a function of (seed, step, place of the micro-batch in the global batch): nothing to save, nothing to replay.
             torch.manual_seed(dropout_seed(self.rhythm.seed, state.step, batch.micro_index))
             learnt = engine.forward_backward(on_device, signals, message.counts)
-            self._add(learnt)
+            self._sums.add(learnt)
             if number == len(batches) - 1 and (state.step + 1) % self.rhythm.print_steps == 0:
                 engine.note_gradient_norm()
             engine.micro_step_done(idle)
@@ -148,38 +171,21 @@ class Trainer:
             self.early_stop.look_at_scale(state.overflow_steps)
         self.events.count(message.counts)
 
-    def _add(self, shares: dict[str, torch.Tensor]) -> None:
-        for name, share in shares.items():
-            self._interval[name] = self._interval[name] + share.double() if name in self._interval else share.double()
-
-    def _interval_sums(self) -> dict[str, float]:
-        """Sums since the last report, over ranks. The only place of the loop that waits for the device."""
-        names = list(self._interval)
-        sums = self.control.sum(torch.stack([self._interval[name] for name in names]).tolist()) if names else []
-        return dict(zip(names, sums, strict=True))
-
     def _report(self, closing: bool = False) -> None:
         """The `train` event of the steps since the last one. At closing the interval is short and no gradient norm was noted."""
         state = self.progress
-        sums = self._interval_sums()
+        sums = self._sums.over_ranks()
         means = {name: total / state.term_steps[name] for name, total in sums.items()}
         # Per step, also where a term was learnt from in some of them only.
         loss = math.fsum(self.outputs.weights[name.split("/")[0]] * total for name, total in sums.items()) / state.interval_steps
         state.losses = {**{name: value for name, value in state.losses.items() if name.startswith("held-out")},
                         "training loss": loss, **{f"training loss/{name}": mean for name, mean in means.items()}}
-        self._interval, state.interval, state.interval_steps, state.term_steps = {}, {}, 0, {}
+        self._sums.start([])
+        state.interval, state.interval_steps, state.term_steps = [], 0, {}
         self.events.train(state, self.budget.progress(state.hours), loss, means, state.rate,
                           None if closing else self.engine.gradient_norm())
         if not math.isfinite(loss):
             self.early_stop.diverge(f"the training loss is {loss} at step {state.step}")
-
-    def _restore_interval(self) -> None:
-        # Only rank 0 carries the saved sums on, because they are sums over ranks.
-        if self.control.rank == 0:
-            self._interval = {name: torch.tensor(value, dtype=torch.float64, device=self.device)
-                              for name, value in self.progress.interval.items()}
-        else:
-            self._interval = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.progress.interval}
 
     def _validate(self) -> None:
         """Held-out losses, once per step however often it is asked for: a resumed run may come by the same step again."""
@@ -198,36 +204,63 @@ class Trainer:
         self.early_stop.look_at_loss(losses["loss"], state.hours)
 
     def _reach(self, markers: list[float]) -> None:
-        """One export for all markers reached at once, named after the last; the checkpoint comes first and knows of it."""
-        state = self.progress
+        """One export for all markers reached at once, named after the last."""
         if len(markers) > 1:
             self.events.say(f"markers {', '.join(map(str, markers))} were reached at once; one export stands for them")
-        state.markers = list(self.budget.passed)
-        state.pending_export = markers[-1]
-        if self._save():
-            self._export(markers[-1])
+        self.progress.markers = list(self.budget.passed)
+        self._save_and_export(markers[-1])
 
-    def _export(self, fraction: float) -> None:
+    def _save_and_export(self, fraction: float) -> None:
+        """The checkpoint comes first and knows of the export, so that a kill in between is mended on resume."""
+        self.progress.pending_export, self._pending_step = fraction, self.progress.step
+        self._save()
+        if self.early_stop.reason != "diverged":
+            self._export()
+
+    def _export(self) -> None:
+        """The student as it is now, named after the marker it stands for. What the disk refuses stays pending."""
         state = self.progress
-        folder = self.outputs.export(self.engine, state, fraction)
+        fraction = state.pending_export
+        try:
+            folder = self.outputs.export(self.engine, state, fraction)
+        except SaveError as error:
+            self._refuse(f"no export at step {state.step}", error)
+            return
         state.pending_export, state.exported_step = None, state.step
         self.events.log("marker", state, self.budget.progress(state.hours), {"fraction": fraction, "folder": folder})
 
-    def _save(self) -> bool:
-        """A training checkpoint; False, and the run ends as diverged, where losses or weights are not finite any more."""
+    def _save(self) -> None:
+        """A training checkpoint, unless this step has one. The run ends as diverged where losses or weights are not finite any more."""
         state = self.progress
-        if self._last_saved == state.step and state.pending_export is None:
-            return True
-        state.interval = self._interval_sums()
-        self._restore_interval()
-        if not (all(map(math.isfinite, state.interval.values())) and self.engine.weights_are_finite()):
+        if self._saved_step == state.step and state.pending_export is None:
+            return
+        if state.pending_export is not None and self._pending_step != state.step:
+            # The export that the disk refused at its marker will be of this step, and is named after it.
+            state.pending_export, self._pending_step = self.budget.progress(state.hours), state.step
+        state.interval = self._sums.of_every_rank()
+        sums = [value for own in state.interval for value in own.values()]
+        if not (all(map(math.isfinite, sums)) and self.engine.weights_are_finite()):
             self.early_stop.diverge(f"losses or weights are not finite at step {state.step}; nothing of it was saved")
-            return False
-        # The clock's reading now, so that a resumed run is charged for the validation that came before.
-        folder = self.outputs.save(self.engine, state, self.clock.hours(), self.events.position())
-        self._last_saved = state.step
+            return
+        started = time.monotonic()
+        try:
+            # The clock's reading now, so that a resumed run is charged for the validation that came before.
+            folder = self.outputs.save(self.engine, state, self.clock.hours(), self.events.position())
+        except SaveError as error:
+            self._refuse(f"no checkpoint at step {state.step}", error)
+            return
+        self.deadline.saved_in(time.monotonic() - started)
+        self._saved_step = state.step
         self._log_checkpoint(folder)
-        return True
+
+    def _refuse(self, what: str, error: SaveError) -> None:
+        self._refused = str(error)
+        self.events.say(f"warning: {what}: {error}; what was saved before is whole, and the next occasion tries again")
+
+    def note_rank_failure(self, why: str) -> None:
+        """summary.json of a run that lost a rank; called beside the loop, which may never move again."""
+        with contextlib.suppress(OSError):
+            self.events.write_summary("rank_failure", self.progress, why, self._saved_step)
 
     def _log_checkpoint(self, folder: str) -> None:
         self.events.log("checkpoint", self.progress, self.budget.progress(self.progress.hours), {"folder": folder})
@@ -236,28 +269,40 @@ class Trainer:
         """Work after the last step: final validation, export, checkpoint, summary. Its time is reported apart."""
         started, state = time.monotonic(), self.progress
         self.loader.close()
-        not_begun = self.engine.module.not_begun()
-        if not_begun and reason != "signal":
-            self.events.say(f"warning: {', '.join(not_begun)} never began: the run ends at {self.budget.progress(state.hours):.0%} of the "
-                            "budget, before that stage")
-        if state.interval_steps and reason != "signal":
-            self._report(closing=True)
-        if reason not in ("signal", "diverged") and self.early_stop.reason != "diverged":
-            self._validate()
-        reason = self.early_stop.reason or reason
-        if reason not in ("signal", "diverged"):
-            reached = self.budget.take_markers(state.hours)
-            if reached:
-                self._reach(reached)
-            elif self.rhythm.finetune_at_end and state.exported_step != state.step:
-                state.pending_export = self.budget.progress(state.hours)
-                if self._save():
-                    self._export(state.pending_export)
-        if reason != "diverged":
+        if reason not in UNFINISHED_REASONS:
+            self._last_words(reason)
+        if self.early_stop.reason != "diverged":
             self._save()
         reason = self.early_stop.reason or reason
-        self.events.summarise(reason, state, self.budget.progress(state.hours), self.early_stop.why, time.monotonic() - started)
+        unsaved = self._saved_step != state.step or (state.pending_export is not None and reason not in UNFINISHED_REASONS)
+        if unsaved and reason != "diverged":
+            newest = "there is no checkpoint" if self._saved_step is None else f"the newest checkpoint is step_{self._saved_step}"
+            raise AgreedError(f"the run ended ({reason}) at step {state.step} and could not be saved whole ({self._refused}); {newest}: "
+                              "mend that and --resume")
+        # All ranks wait for it: a launcher that sees one of them end may take the others away.
+        self.control.on_first(lambda: self.events.summarise(
+            reason, state, self.budget.progress(state.hours), self.early_stop.why, self._saved_step, time.monotonic() - started))
         return reason
+
+    def _last_words(self, reason: str) -> None:
+        """The last report, validation and export of a run that will not go on."""
+        state = self.progress
+        not_begun = self.engine.module.not_begun()
+        if not_begun:
+            self.events.say(f"warning: {', '.join(not_begun)} never began: the run ends at {self.budget.progress(state.hours):.0%} of the "
+                            "budget, before that stage")
+        if state.interval_steps:
+            self._report(closing=True)
+        if "diverged" in (reason, self.early_stop.reason):
+            return
+        self._validate()
+        if self.early_stop.reason == "diverged":
+            return
+        reached = self._reached + self.budget.take_markers(state.hours)
+        if reached:
+            self._reach(reached)
+        elif self.rhythm.finetune_at_end and state.exported_step != state.step:
+            self._save_and_export(self.budget.progress(state.hours))
 
 
 def dropout_seed(seed: int, step: int, micro_index: int) -> int:

@@ -4,7 +4,20 @@ import math
 
 import pytest
 
-from pretraining.budget import Budget, MonotonicClock, SimulatedClock, ValidationPlan, crossed_multiple
+from pretraining import budget as budget_module
+from pretraining.args.parser import parse
+from pretraining.args.resolve import resolve
+from pretraining.budget import (
+    Budget,
+    CheckpointPlan,
+    Deadline,
+    MonotonicClock,
+    Place,
+    SimulatedClock,
+    ValidationPlan,
+    crossed_multiple,
+)
+from pretraining.launch import Launch
 from pretraining.stopping import EarlyStop
 from pretraining.trainer import dropout_seed
 
@@ -84,6 +97,67 @@ def test_a_real_clock_starts_with_the_first_step_and_carries_earlier_hours():
     (3, -1, 0, False)])
 def test_multiples_of_shards(every, before, now, due):
     assert crossed_multiple(every, before, now) is due
+
+
+def places(steps, seconds_per_step, steps_per_shard):
+    return [Place(step, step * seconds_per_step / 3600, step // steps_per_shard) for step in range(steps + 1)]
+
+
+@pytest.mark.parametrize(("plan", "expected"), [
+    (CheckpointPlan(7, -1, -1), [7, 14, 21, 28]), (CheckpointPlan(-1, 2.5, -1), [5, 10, 15, 20, 25, 30]),
+    (CheckpointPlan(-1, 0.5, -1), list(range(1, 31))), (CheckpointPlan(-1, -1, 2), [8, 16, 24]), (CheckpointPlan(-1, -1, -1), []),
+    (CheckpointPlan(10, 12.0, 3), [10, 12, 20, 24, 30])])
+def test_checkpoints_are_due_at_multiples_of_steps_minutes_and_shards(plan, expected):
+    """30 steps of half a minute, 4 of them to a shard."""
+    decided, due = Place(), []
+    for now in places(30, 30.0, 4):
+        if plan.is_due(decided, now):
+            due.append(now.step)
+        decided = now
+    assert due == expected
+
+
+def test_a_long_step_makes_one_checkpoint_of_several_that_were_due():
+    plan = CheckpointPlan(-1, 1.0, -1)
+    assert plan.is_due(Place(4, 0.05, 0), Place(5, 0.5, 0)) and not plan.is_due(Place(5, 0.5, 0), Place(5, 0.5, 0))
+
+
+def test_the_deadline_leaves_time_for_the_longest_step_and_checkpoint(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(budget_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget_module.time, "time", lambda: 5000.0 + now[0])
+    deadline = Deadline(6400.0, checkpoint_bytes=2_000_000_000)  # 400 s from now, 20 s for the first checkpoint
+    assert not deadline.is_near() and deadline.reserve_s == pytest.approx(Deadline.MARGIN_S + 30)
+    now[0] += 40.0
+    assert not deadline.is_near() and deadline.reserve_s == pytest.approx(Deadline.MARGIN_S + 90)
+    now[0] += 10.0
+    assert not deadline.is_near() and deadline.reserve_s == pytest.approx(Deadline.MARGIN_S + 90)
+    deadline.saved_in(60.0)
+    assert deadline.reserve_s == pytest.approx(Deadline.MARGIN_S + 150)
+    stopped = next(step for step in range(100) if now.__setitem__(0, now[0] + 10.0) or deadline.is_near())
+    left = 6400.0 - (5000.0 + now[0])
+    assert Deadline.MARGIN_S + 140 <= left <= Deadline.MARGIN_S + 150, (stopped, left)
+    assert not Deadline(None, 0).is_near()
+
+
+def resolved_deadline(monkeypatch, *words, **environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    resolved = resolve(parse(["--output_dir", "out", "--train_batch_size", "32", *words]), Launch(0, 1, 0, False))
+    return resolved.deadline, [note for note in resolved.notes if "SLURM" in note or "Slurm" in note]
+
+
+def test_the_deadline_is_a_flag_or_the_end_of_the_slurm_job(monkeypatch):
+    end = int(budget_module.time.time()) + 7200
+    assert resolved_deadline(monkeypatch) == (None, [])
+    assert resolved_deadline(monkeypatch, "--deadline", "2999-01-01T00:00+00:00") == (32472144000.0, [])
+    found, notes = resolved_deadline(monkeypatch, SLURM_JOB_END_TIME=str(end))
+    assert found == end and "before the Slurm job ends" in notes[0]
+    assert resolved_deadline(monkeypatch, "--deadline", "2999-01-01T00:00+00:00", SLURM_JOB_END_TIME=str(end)) == (32472144000.0, [])
+    assert resolved_deadline(monkeypatch, "--deadline", "none", SLURM_JOB_END_TIME=str(end)) == (None, [])
+    for wrong in ("soon", "12", "", "99999999999999999999"):
+        found, notes = resolved_deadline(monkeypatch, SLURM_JOB_END_TIME=wrong)
+        assert found is None and "not a time to come" in notes[0], wrong
 
 
 def test_validation_follows_the_stage_of_the_budget():

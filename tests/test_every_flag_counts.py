@@ -32,6 +32,7 @@ OTHER_WORDS = {
     "tokenizer_name": "elsewhere", "teacher_path": "elsewhere", "method": "hidden_mse,mlm:0.5", "layer_selection": "1,3",
     "student_layer_selection": "2", "student_initialize": "elsewhere", "student_layers": "0,2,4,6,8,10",
     "finetune_time_markers": "0.5", "clock": "simulated:2", "load_training_checkpoint": "elsewhere", "load_checkpoint_id": "latest",
+    "deadline": "2999-01-01T00:00",
     "fearture_learn": "x", "model_name_or_path": "x", "config_name": "x", "cache_dir": "x", "pretrain_run_args": "x", "fp16_opt": "O1",
 }
 # What beside the command of file 004 makes another value of a flag legal (False: left out).
@@ -39,14 +40,14 @@ COMPANIONS: dict[str, dict] = {
     "temperature": {"method": "hidden_mse,logit"}, "do_validation": {"use_early_stopping": False},
     "logit_positions": {"method": "hidden_mse,logit"}, "truncation_factor": {"method": "hidden_mse,soft_ce"},
     "relation_heads": {"method": "minilm_v2"}, "contrastive_width": {"method": "crd"}, "contrastive_temperature": {"method": "crd"},
-    "second_stage": {"method": "att_val_two_stage"},
+    "second_stage": {"method": "att_val_two_stage"}, "load_checkpoint_id": {"resume": None}, "allow_changes": {"resume": None},
     **{name: {"method": "distilbert"} for name in ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")},
     **{name: {"optimizer_type": "lamb"} for name in ("bias_correction", "max_coeff", "min_coeff")},
 }
 # Flags whose every other value is an error today.
-REFUSED = {"load_training_checkpoint", "load_checkpoint_id", "max_steps_per_epoch", "deepspeed_transformer_kernel"}
+REFUSED = {"max_steps_per_epoch", "deepspeed_transformer_kernel"}
 # Functions that look at flags only to refuse them: a flag read by nothing else has no effect.
-CHECKS = ("check_ranges", "_check_paths", "_notes_and_refusals")
+CHECKS = ("check_ranges", "_check_paths", "_check_checkpoints", "_notes_and_refusals")
 
 
 def outcome(flags: dict) -> tuple[str, dict, list[str]]:

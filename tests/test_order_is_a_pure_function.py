@@ -58,10 +58,10 @@ def shards(tmp_path_factory):
     return [read_info(path) for path in find_shards(folder)[0]]
 
 
-def loader(shards, rank=0, world=1, micro=12, accumulation=1, first_step=0, ahead=0):
+def loader(shards, rank=0, world=1, micro=12, accumulation=1, first_sample=0, ahead=0):
     reader = ShardReader(shards, 125, None, MaskingRule(1, np.arange(5)))
     share = Share(rank, world, micro, accumulation)
-    return StepLoader(GlobalOrder(1, [info.rows for info in shards]), reader, share, first_step, ahead, False)
+    return StepLoader(GlobalOrder(1, [info.rows for info in shards]), reader, share, first_sample, ahead, False)
 
 
 def rows_of(batches):
@@ -96,7 +96,7 @@ def test_masks_differ_between_epochs_and_not_between_readers(shards):
 
 def test_a_loader_can_start_anywhere(shards):
     through = list(itertools.islice(loader(shards), 6))
-    later = loader(shards, first_step=4, ahead=2)
+    later = loader(shards, first_sample=4 * 12, ahead=2)
     assert rows_of(next(later)) == rows_of(through[4]) and rows_of(next(later)) == rows_of(through[5])
     later.close()
     assert not later._thread.is_alive()

@@ -19,11 +19,6 @@ class BudgetFlags:
     max_steps_per_epoch: int = flag(UNLIMITED_STEPS, "the originals' cut through every shard")
     num_epochs: int = flag(1_000_000, "stop after so many epochs, an epoch being one shard")
     clock: str = flag("monotonic", "monotonic, or simulated:SECONDS_PER_STEP for tests and proofs")
-    num_epochs_between_checkpoints: int = flag(-1, "training checkpoint every so many shards; -1: at the end only")
-    load_training_checkpoint: str = flag(None, "folder of training checkpoints to go on from", str,
-                                         not_yet="resuming from a folder other than the run's own (use --resume)")
-    load_checkpoint_id: str = flag(None, "name of the checkpoint in --load_training_checkpoint", str,
-                                   not_yet="resuming from a named checkpoint (use --resume)")
 
 
 @dataclass

@@ -52,7 +52,6 @@ class FlagInfo:
     help: str
     choices: tuple[str, ...] | None = None
     no_effect: str | None = None
-    not_yet: str | None = None
     bare: Any = None  # the value of the flag without a word after it; None: a word is needed
 
     @property
@@ -80,20 +79,19 @@ def flag(
     *,
     choices: tuple[str, ...] | None = None,
     no_effect: str | None = None,
-    not_yet: str | None = None,
     bare: Any = None,
 ) -> Any:
     """A dataclass field that is a command-line flag.
 
     `kind` defaults to the type of `default`. A default of None means "decided by the rest of the run"; `help` says how.
-    `no_effect` is the reason printed when any value but the default is given. `not_yet` makes any value but the default an error.
+    `no_effect` is the reason printed when any value but the default is given.
     """
     if kind is None:
         kind = {bool: parse_bool, int: parse_int, float: float, str: str}[type(default)]
     if kind is parse_bool:
         bare = True
     metadata = {
-        "kind": kind, "help": help, "choices": choices, "no_effect": no_effect, "not_yet": not_yet, "bare": bare,
+        "kind": kind, "help": help, "choices": choices, "no_effect": no_effect, "bare": bare,
     }
     return field(default=default, metadata=metadata)
 

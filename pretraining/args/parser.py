@@ -14,6 +14,7 @@ import yaml
 
 from dataset.errors import OneLineParser, UserError
 from pretraining.args.budget import BudgetFlags, ValidationFlags
+from pretraining.args.checkpoints import CheckpointFlags
 from pretraining.args.data import DataFlags
 from pretraining.args.distillation import DistillationFlags
 from pretraining.args.engine import EngineFlags
@@ -29,6 +30,7 @@ GROUPS: dict[str, type] = {
     "distillation": DistillationFlags,
     "optimization": OptimizationFlags,
     "budget": BudgetFlags,
+    "checkpoints": CheckpointFlags,
     "validation": ValidationFlags,
     "engine": EngineFlags,
 }
@@ -44,6 +46,7 @@ class Args:
     distillation: DistillationFlags = field(default_factory=DistillationFlags)
     optimization: OptimizationFlags = field(default_factory=OptimizationFlags)
     budget: BudgetFlags = field(default_factory=BudgetFlags)
+    checkpoints: CheckpointFlags = field(default_factory=CheckpointFlags)
     validation: ValidationFlags = field(default_factory=ValidationFlags)
     engine: EngineFlags = field(default_factory=EngineFlags)
     given: set[str] = field(default_factory=set)
@@ -70,7 +73,8 @@ def all_flags() -> Iterator[tuple[str, FlagInfo]]:
 INFO: dict[str, FlagInfo] = {info.name: info for _, info in all_flags()}
 GROUP_OF: dict[str, str] = {info.name: group for group, info in all_flags()}
 # They belong to one call and not to the run, so a recipe written from a run must not hold them.
-ONE_SHOT = ("print_config", "dry_run", "resume", "overwrite", "local_rank")
+ONE_SHOT = ("print_config", "dry_run", "resume", "overwrite", "local_rank", "load_training_checkpoint", "load_checkpoint_id",
+            "allow_changes", "deadline")
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -107,7 +111,6 @@ def _build_parser(prog: str) -> argparse.ArgumentParser:
         for info in flags_of(group):
             names = [f"--{info.name}"] + (["--local-rank"] if info.name == "local_rank" else [])
             text = info.help + (f" [no effect: {info.no_effect}]" if info.no_effect else "")
-            text += " [not available yet]" if info.not_yet else ""
             if info.choices:
                 text += f" ({', '.join(info.choices)})"
             metavar = info.name.upper().rsplit("_", 1)[-1]

@@ -65,25 +65,40 @@ def check_ranges(args: Args) -> None:
         raise UserError(f"--seed {args.run.seed}: a whole number from 0 to 4294967295 is needed")
     if args.engine.zero_stage not in (0, 1, 2):
         raise UserError(f"--zero_stage {args.engine.zero_stage}: 0, 1 and 2 work")
-    checkpoint_every = budget.num_epochs_between_checkpoints
-    if checkpoint_every != -1 and checkpoint_every < 1:
-        raise UserError(f"--num_epochs_between_checkpoints {checkpoint_every}: a number above 0, or -1 for the end only")
     if optimization.lr_schedule == "step" and budget.max_steps == UNLIMITED_STEPS:
         raise UserError("--lr_schedule step needs --max_steps, the total of the schedule")
     if validation.use_early_stopping and not validation.do_validation:
         raise UserError("--use_early_stopping looks at the held-out loss; give --do_validation too")
     _check_paths(args)
+    _check_checkpoints(args)
     if args.engine.prescale_gradients and args.engine.gradient_predivide_factor is not None:
         raise UserError("--gradient_predivide_factor divides before the all-reduce and after it, --prescale_gradients only before; "
                         "give one of them")
+
+
+def _check_checkpoints(args: Args) -> None:
+    checkpoints = args.checkpoints
+    for name in ("minutes_between_checkpoints", "steps_between_checkpoints", "num_epochs_between_checkpoints"):
+        every = getattr(checkpoints, name)
+        if every != -1 and not (math.isfinite(every) and every > 0):
+            raise UserError(f"--{name} {every}: a number above 0, or -1 for never")
+    if checkpoints.keep_checkpoints < 1:
+        raise UserError(f"--keep_checkpoints {checkpoints.keep_checkpoints}: a number above 0 is needed")
     if args.run.resume and args.run.overwrite:
         raise UserError("--resume goes on with the run in the folder and --overwrite moves it aside; give one of them")
+    going_on = args.run.resume or checkpoints.load_training_checkpoint is not None
+    if checkpoints.load_checkpoint_id is not None and not going_on:
+        raise UserError(f"--load_checkpoint_id {checkpoints.load_checkpoint_id}: of which run? --load_training_checkpoint FOLDER says it, "
+                        "or --resume for this one")
+    if checkpoints.allow_changes and not going_on:
+        raise UserError("--allow_changes is about a saved run; give --resume or --load_training_checkpoint too")
 
 
 def _check_paths(args: Args) -> None:
     if args.run.output_dir is None:
         raise UserError("--output_dir is missing; runs go to OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
-    for name in ("output_dir", "dataset_path", "teacher_path", "student_initialize", "tokenizer_name"):
+    for name in ("output_dir", "dataset_path", "teacher_path", "student_initialize", "tokenizer_name", "load_training_checkpoint",
+                 "load_checkpoint_id"):
         if args.get(name) == "":
             raise UserError(f"--{name} is empty; give a path (an unset shell variable leaves nothing behind)")
     for name in ("job_name", "current_run_id"):

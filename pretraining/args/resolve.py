@@ -5,8 +5,11 @@ Reads no file but --deepspeed_config. What files and config.json decide follows 
 
 import importlib.util
 import math
+import os
 import re
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from dataset.errors import UserError
 from pretraining.args.deepspeed_file import DeepSpeedFile, read_deepspeed_file
@@ -19,6 +22,8 @@ from pretraining.objectives.catalog import Part
 
 # Their update of a matrix is more than that of its elements.
 SHAPED_OPTIMIZERS = ("lamb", "adafactor", "muon")
+SLURM_END = "SLURM_JOB_END_TIME"
+MAX_TIME = 2**40  # seconds since the epoch, past which calendars give up
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Resolved:
     markers: tuple[float, ...]
     simulated_seconds_per_step: float | None
     deepspeed_file: DeepSpeedFile
+    deadline: float | None = None  # seconds since the epoch
     notes: list[str] = field(default_factory=list)
 
 
@@ -65,7 +71,8 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     return Resolved(
         args=args, launch=launch, methods=methods, accumulation=accumulation, total_hours=total_hours,
         exit_hours=min(total_hours, args.budget.early_exit_time_marker), markers=_markers(args),
-        simulated_seconds_per_step=_simulated_seconds(args.budget.clock), deepspeed_file=deepspeed_file, notes=notes,
+        simulated_seconds_per_step=_simulated_seconds(args.budget.clock), deepspeed_file=deepspeed_file,
+        deadline=_deadline(args.checkpoints.deadline, launch, notes), notes=notes,
     )
 
 
@@ -76,8 +83,6 @@ def _notes_and_refusals(args: Args) -> list[str]:
         info = INFO[name]
         if info.no_effect and args.get(name) != info.default and name != "gradient_accumulation_steps":
             notes.append(f"--{name}: no effect: {info.no_effect}")
-        if info.not_yet and args.get(name) != info.default:
-            raise UserError(f"--{name}: not available yet: {info.not_yet}")
     if args.optimization.optimizer_type in SHAPED_OPTIMIZERS and args.engine.zero_stage > 0:
         raise UserError(f"--optimizer_type {args.optimization.optimizer_type}: it needs the shapes of weights, which ZeRO "
                         f"{args.engine.zero_stage} flattens; --zero_stage 0 works, or adamw")
@@ -162,3 +167,26 @@ def _simulated_seconds(clock: str) -> float | None:
     if not (math.isfinite(seconds) and seconds > 0):
         raise UserError(f"--clock {clock}: monotonic, or simulated:SECONDS_PER_STEP such as simulated:2.5")
     return seconds
+
+
+def _deadline(text: str | None, launch: Launch, notes: list[str]) -> float | None:
+    """Seconds since the epoch: --deadline in local time or with an offset, else the end of the Slurm job; None for neither."""
+    if text is not None and text.lower() == "none":
+        return None
+    if text is not None:
+        try:
+            at = datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError, OSError):
+            raise UserError(f"--deadline {text}: a time such as 2026-12-01T08:00 (local) or 2026-12-01T08:00+01:00, or none") from None
+        if launch.rank == 0 and at <= time.time():  # the clocks of other machines may be wrong and decide nothing
+            raise UserError(f"--deadline {text} has passed; give a later time, or none")
+        return at
+    slurm = os.environ.get(SLURM_END)
+    if slurm is None:
+        return None
+    end = int(slurm) if slurm.isascii() and slurm.isdigit() else 0
+    if not time.time() < end < MAX_TIME:
+        notes.append(f"{SLURM_END}={slurm}: not a time to come, and not used; --deadline sets one")
+        return None
+    notes.append(f"the run saves and stops before the Slurm job ends at {datetime.fromtimestamp(end).isoformat()}; --deadline none: not")
+    return float(end)

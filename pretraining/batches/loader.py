@@ -50,14 +50,14 @@ def collate(rows: SampleRows, micro_index: int) -> Batch:
 
 
 class StepLoader:
-    """Iterates over steps from `first_step` on; each item is this rank's list of `accumulation` micro-batches.
+    """Iterates over steps from sample `first_sample` on; each item is this rank's list of `accumulation` micro-batches.
 
     `ahead` steps are prepared by a thread (0: none). Errors of the thread are raised where the batch is asked for.
     """
 
-    def __init__(self, order: GlobalOrder, reader: ShardReader, share: Share, first_step: int, ahead: int, pin: bool) -> None:
+    def __init__(self, order: GlobalOrder, reader: ShardReader, share: Share, first_sample: int, ahead: int, pin: bool) -> None:
         self.order, self.reader, self.share, self.pin = order, reader, share, pin
-        self._next_step = first_step
+        self._position = first_sample
         self._queue: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=max(1, ahead))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="loader", daemon=True) if ahead > 0 else None
@@ -87,8 +87,8 @@ class StepLoader:
                     self._thread.join(timeout=0.05)
 
     def _build_next(self) -> list[Batch]:
-        share, start = self.share, self._next_step * self.share.global_batch
-        self._next_step += 1
+        share, start = self.share, self._position
+        self._position += share.global_batch
         batches = []
         for micro_step in range(share.accumulation):
             index = micro_step * share.world_size + share.rank

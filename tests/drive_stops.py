@@ -1,0 +1,56 @@
+"""What a rank of test_runs_stop_in_time_and_go_on.py does instead of `run_pretraining.main` alone: a clock that is wrong, a small disk."""
+
+import os
+import resource
+import time
+
+import run_pretraining
+from pretraining.trainer import Trainer
+
+
+def late_rank() -> int:
+    """Rank 1's clocks are an hour ahead."""
+    if os.environ.get("RANK") == "1":
+        monotonic, wall = time.monotonic, time.time
+        time.monotonic = lambda: monotonic() + (3600 if started(monotonic()) else 0)
+        time.time = lambda: wall() + 3600
+    return run_pretraining.main()
+
+
+_BEGAN: list[float] = []
+
+
+def started(now: float) -> bool:
+    """Whether a second has passed: the jump then lies inside the run, where the clock already runs."""
+    _BEGAN.append(now)
+    return now - _BEGAN[0] > 1.0
+
+
+def small_disk_for_ever() -> int:
+    """No file can be larger than 30 kB: metrics and args.yaml fit, a checkpoint or an export does not."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+    return run_pretraining.main()
+
+
+def small_disk_for_a_while() -> int:
+    """The same from step 5 on, up to step 13."""
+    _limit_between(5, 13, 30_000)
+    return run_pretraining.main()
+
+
+def no_disk_for_a_while() -> int:
+    """From step 5 to step 13 not even a line of metrics.jsonl."""
+    _limit_between(5, 13, 300)
+    return run_pretraining.main()
+
+
+def _limit_between(first: int, last: int, size: int) -> None:
+    plain = Trainer.step
+
+    def step(self: Trainer, *inputs: object) -> None:
+        plain(self, *inputs)
+        if self.progress.step in (first, last):
+            limit = size if self.progress.step == first else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    Trainer.step = step
