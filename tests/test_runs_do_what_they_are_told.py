@@ -4,10 +4,12 @@ import fcntl
 import json
 import os
 
+import launching
 import pytest
 import torch
 import yaml
-from launching import events, losses, summary, torchrun, train
+from launching import events, losses, summary, torchrun
+from quick import train
 from safetensors.torch import load_file
 from tiny import make_shards, make_teacher
 
@@ -44,7 +46,7 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(place):
 
 def test_wandb_works_offline(place):
     pytest.importorskip("wandb")
-    done = train(flags(place, "wb", "--report_to", "wandb", "--current_run_id", "1"), WANDB_MODE="offline")
+    done = launching.train(flags(place, "wb", "--report_to", "wandb", "--current_run_id", "1"), WANDB_MODE="offline")
     run = place / "out" / "wb" / "1"
     assert list(run.glob("wandb/offline-run-*/run-*.wandb")), done.stderr
     assert len(losses(run)) == 2
@@ -54,7 +56,7 @@ def test_dry_run_does_one_step_of_everything_and_leaves_nothing(place):
     done = train(flags(place, "dry", "--dry_run", "--do_validation"))
     assert done.stdout.startswith("dry run: one step, held-out loss") and done.stdout.count("\n") == 1
     assert not (place / "out" / "dry").exists()
-    two = train(flags(place, "dry", "--dry_run", "--zero_stage", "1"), launcher=torchrun(2))
+    two = launching.train(flags(place, "dry", "--dry_run", "--zero_stage", "1"), launcher=torchrun(2))
     assert "dry run: one step" in two.stdout
     assert not (place / "out" / "dry").exists() and not list(place.glob("**/.dry_run_*"))
 
@@ -82,6 +84,19 @@ def test_nothing_that_diverged_is_saved_even_where_nothing_was_printed(place):
     run = place / "out" / "nan2"
     assert summary(run)["exit_reason"] == "diverged" and summary(run)["markers"] == []
     assert not list(run.glob("checkpoints/step_*")) and "NaN" not in (run / "metrics.jsonl").read_text()
+
+
+def test_the_last_good_state_of_a_diverged_run_can_be_trained_on(place):
+    """The first step has a learning rate of 0, the second one past the largest fp32 number."""
+    warmed = [*flags(place, "nan3", "--num_warmup_steps", "1000", "--steps_between_checkpoints", "1", "--gradient_clipping", "0"),
+              "--max_steps", "40"]
+    done = train([*warmed, "--lr", "1e42"])
+    run = place / "out" / "nan3"
+    assert summary(run)["exit_reason"] == "diverged" and summary(run)["checkpoint"] == "checkpoints/step_1"
+    assert "the last good state is checkpoints/step_1" in done.stderr
+    assert "holds a finished run (diverged)" in train([*warmed, "--lr", "1e42", "--resume"]).stderr
+    train([*warmed, "--lr", "1e-3", "--resume", "--allow_changes"])
+    assert summary(run)["exit_reason"] == "max_steps" and summary(run)["steps"] == 40
 
 
 def test_early_stop_looks_at_the_held_out_loss(place):
