@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from dataset.errors import UserError
 from dataset.shard_format import ShardInfo, check_tokenizer
 from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size
+from pretraining.assemble_models import Models, build_models, layers_compared
 from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder
@@ -23,18 +23,13 @@ from pretraining.control import AgreedError, Control
 from pretraining.engine import Engine, engine_config, select_device, start_ranks, stop_ranks
 from pretraining.events import Events
 from pretraining.export import ExportRecipe, load_hf_tokenizer
-from pretraining.layer_norm import use_apex_layer_norm
 from pretraining.memory import keep_freed_memory
-from pretraining.models.encoder import Encoder
-from pretraining.models.loading import load_model, quiet_transformers
-from pretraining.models.student import BuiltModel, build_student
-from pretraining.models.teacher import Teacher
-from pretraining.objectives.base import ObjectiveContext, Shape
-from pretraining.objectives.weighted import WeightedObjectives
+from pretraining.models.loading import quiet_transformers
 from pretraining.optimizers import build_optimizer
 from pretraining.outputs import Outputs, markers
 from pretraining.precision import Precision, select_precision
 from pretraining.preflight import Plan
+from pretraining.progress import Progress
 from pretraining.run_folder import RunFolder
 from pretraining.run_start import Saved, begin_run, claim_run, file_options
 from pretraining.schedules import Schedule
@@ -42,23 +37,12 @@ from pretraining.stopping import EarlyStop, StopSignal
 from pretraining.throughput import CostPerToken, device_peak
 from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker
 from pretraining.trained_module import TrainedModule
-from pretraining.trainer import Progress, Rhythm, Trainer
+from pretraining.trainer import Rhythm, Trainer
 from pretraining.validation import Validator
 from pretraining.watch import Watch
 
 DRY_RUN_BATCHES = 1
 VERDICT_S = 10.0  # closed connections are seen within milliseconds; a dead machine's may not be, and then the launcher has the word
-
-
-@dataclass
-class Models:
-    """Teacher and trained module, on their device. `head_trained`: whether a loss reaches the student's MLM head."""
-
-    teacher: Teacher | None
-    module: TrainedModule
-    built: BuiltModel
-    head_trained: bool
-    frozen: list[str]
 
 
 def run(plan: Plan) -> str:
@@ -100,7 +84,7 @@ def _run_watched(plan: Plan, tokenizer: Any, control: Control, precision: Precis
         # What was raised may only be this rank's view of another one's death; then the watch ends the process.
         watch.verdict(VERDICT_S)
         watch.failed(" ".join(str(error).split()) or type(error).__name__)
-        if isinstance(error, UserError) and control.rank != 0:
+        if isinstance(error, UserError) and control.rank != 0 and not watch.is_active:
             print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
         raise
     watch.goodbye()
@@ -117,61 +101,6 @@ def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, 
         for note in plan.resolved.notes:
             say(f"note: {note}")
     return trainer
-
-
-def build_models(plan: Plan, precision: Precision, device: torch.device) -> Models:
-    """Teacher and student from the plan; the student's unreached parameters are frozen."""
-    resolved, args = plan.resolved, plan.resolved.args
-    torch.manual_seed(args.run.seed)  # the first weights of learned projections
-    objective = WeightedObjectives(resolved.methods, objective_contexts(plan))
-    needs = objective.all_needs
-    teacher = teacher_model = teacher_architecture = None
-    if plan.teacher is not None:
-        teacher_architecture = plan.teacher.architecture
-        teacher_model = BuiltModel(*load_model(plan.teacher.path, "--teacher_path", teacher_architecture))
-    built = build_student(plan.student, plan.architecture, teacher_model, teacher_architecture, needs.student.head,
-                          needs.student.next_sentence, args.run.seed)
-    if needs.teacher is not None:
-        teacher = Teacher(teacher_model, teacher_architecture, needs.teacher, precision, device)
-    module = TrainedModule(Encoder(built.model, plan.architecture, built.has_head, needs.student), objective)
-    frozen = module.freeze_unreached(None if plan.teacher is None else shape_of(plan.teacher.config), built.model.config.vocab_size)
-    for name, layers in layers_compared(plan).items():
-        resolved.notes.append(f"{name} compares layers {layers} (student-teacher)")
-    takes_head = plan.student.source == "folder" or (plan.student.source == "teacher" and teacher_model.has_head)
-    if needs.student.head and not takes_head:
-        resolved.notes.append("the student's language-model head starts from random weights")
-    if frozen:
-        count = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
-        resolved.notes.append(f"{len(frozen)} weights ({count} numbers) that no loss reaches are frozen, such as {frozen[0]}")
-    if args.model.layer_norm_type == "apex":
-        use_apex_layer_norm(module, device)
-    module.to(device)
-    head_trained = built.has_head and any(
-        parameter.requires_grad for name, parameter in module.student.model.named_parameters() if plan.architecture.in_head(name))
-    return Models(teacher, module, built, head_trained, frozen)
-
-
-def shape_of(config: dict[str, Any]) -> Shape:
-    return Shape(config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"])
-
-
-def layers_compared(plan: Plan) -> dict[str, str]:
-    """Objective -> the layers it compares, for people: `5-11` is student layer 5 with teacher layer 11."""
-    return {name: ", ".join(f"{mine}-{other}" for mine, other in part.pairs) or
-            f"{', '.join(map(str, part.student_layers))} with {', '.join(map(str, part.teacher_layers))}"
-            for name, part in plan.objectives.parts.items() if part.teacher_layers}
-
-
-def objective_contexts(plan: Plan) -> dict[str, ObjectiveContext]:
-    """What every objective of the run is built from, by its name."""
-    flags, objectives = plan.resolved.args.distillation, plan.objectives
-    teacher = None if plan.teacher is None else shape_of(plan.teacher.config)
-    return {name: ObjectiveContext(
-        student=shape_of(plan.student.config), teacher=teacher, pairs=part.pairs, student_layers=part.student_layers,
-        teacher_layers=part.teacher_layers, temperature=flags.temperature, all_positions=objectives.all_positions,
-        truncation_factor=flags.truncation_factor, relation_heads=objectives.relation_heads,
-        contrastive_width=flags.contrastive_width, contrastive_temperature=flags.contrastive_temperature,
-    ) for name, part in objectives.parts.items()}
 
 
 def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:

@@ -129,7 +129,7 @@ def _remove_older(folder: Path, step: int, keep: Keep) -> None:
     kept = 1
     try:
         for old in complete_checkpoints(folder):
-            if _step(old) >= step:
+            if checkpoint_step(old) >= step:
                 continue
             try:
                 marker = read_state(old).get("marker")
@@ -146,10 +146,10 @@ def _remove_older(folder: Path, step: int, keep: Keep) -> None:
 def complete_checkpoints(folder: Path) -> list[Path]:
     """`step_N` folders, newest first."""
     found = [path for path in folder.iterdir() if re.fullmatch("step_[0-9]+", path.name)] if folder.exists() else []
-    return sorted(found, key=_step, reverse=True)
+    return sorted(found, key=checkpoint_step, reverse=True)
 
 
-def _step(checkpoint: Path) -> int:
+def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
@@ -257,7 +257,7 @@ def _adopt_unrenamed(folder: Path) -> None:
 
 def supersede_later(folder: Path, step: int) -> None:
     """Move everything newer than the checkpoint that a run goes on from to `superseded/`, damaged or not; step -1: all there is."""
-    later = [path for path in complete_checkpoints(folder) if _step(path) > step]
+    later = [path for path in complete_checkpoints(folder) if checkpoint_step(path) > step]
     if not later:
         return
     aside = folder / "superseded"

@@ -26,6 +26,7 @@ from torch import nn
 from pretraining.args.resolve import Resolved
 from pretraining.launch import Launch
 from pretraining.precision import Precision
+from pretraining.rendezvous import fresh_store, shares_launchers_store
 
 TIMEOUT = timedelta(minutes=30)
 TAG = "deepspeed"
@@ -48,9 +49,13 @@ def start_ranks(device: torch.device) -> None:
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     compatible["deepspeed_shm_comm"] = False
-    if not dist.is_initialized():
-        deepspeed.init_distributed(
-            dist_backend="nccl" if device.type == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not dist.is_initialized() and shares_launchers_store():
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(
+            backend, store=fresh_store(rank, world_size, TIMEOUT), rank=rank, world_size=world_size, timeout=TIMEOUT)
+    # Where a process group exists DeepSpeed takes that one.
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT)
 
 
 def stop_ranks() -> None:

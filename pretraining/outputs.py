@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dataset.files import reason
-from pretraining.checkpoint import Keep, SaveError, save_checkpoint
+from pretraining.checkpoint import Keep, SaveError, checkpoint_step, complete_checkpoints, save_checkpoint
 from pretraining.control import Control
 from pretraining.engine import Engine
 from pretraining.export import ExportRecipe, export_student
@@ -52,6 +52,11 @@ class Outputs:
         finally:
             self._timed(time.monotonic() - started)
         return str(path.relative_to(self.folder.path))
+
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint on the disk, or None."""
+        found = complete_checkpoints(self.folder.checkpoints)
+        return checkpoint_step(found[0]) if found else None
 
     def export(self, engine: Engine, state: Any, fraction: float) -> str:
         """The student as a Hugging Face folder named after `fraction` of the budget; returns its path relative to the run's.

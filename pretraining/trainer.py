@@ -8,7 +8,7 @@ learning rate) follows from one reading of rank 0's clock and from the step's nu
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,41 +22,11 @@ from pretraining.control import AgreedError, Control, StepMessage
 from pretraining.engine import Engine
 from pretraining.events import Events
 from pretraining.outputs import Outputs
+from pretraining.progress import Progress
 from pretraining.run_folder import UNFINISHED_REASONS
 from pretraining.schedules import Schedule
 from pretraining.signals import Unit
 from pretraining.stopping import EarlyStop, StopSignal
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with every checkpoint. `samples` is the position in the data; `decided` where it was last decided what is due.
-
-    `interval` holds, for every rank, the sums that the next `train` event will average.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    hours: float = 0.0
-    markers: list[float] = field(default_factory=list)
-    pending_export: float | None = None
-    losses: dict[str, float] = field(default_factory=dict)
-    interval: list[dict[str, float]] = field(default_factory=list)
-    interval_steps: int = 0
-    term_steps: dict[str, int] = field(default_factory=dict)  # in how many of them each term was learnt from
-    overflow_steps: int = 0
-    rate: float = 0.0
-    validated_step: int = -1
-    exported_step: int = -1
-    decided: Place = field(default_factory=Place)
-    timed_tokens: int = 0  # of the steps that `train` events timed, and their seconds
-    timed_s: float = 0.0
-
-    @classmethod
-    def restore(cls, saved: dict[str, Any]) -> "Progress":
-        """From what `dataclasses.asdict` made of it, or an empty dict for a run that begins."""
-        return cls(**{**saved, "decided": Place(**saved["decided"])}) if saved else cls()
 
 
 @dataclass
@@ -260,7 +230,7 @@ class Trainer:
     def note_rank_failure(self, why: str) -> None:
         """summary.json of a run that lost a rank; called beside the loop, which may never move again."""
         with contextlib.suppress(OSError):
-            self.events.write_summary("rank_failure", self.progress, why, self._saved_step)
+            self.events.write_summary("rank_failure", self.progress, why, self.outputs.newest_step())
 
     def _log_checkpoint(self, folder: str) -> None:
         self.events.log("checkpoint", self.progress, self.budget.progress(self.progress.hours), {"folder": folder})

@@ -82,6 +82,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the ranks are connected, so that what `failed` says is printed by one of them."""
+        return self._thread is not None
+
     def goodbye(self) -> None:
         """An orderly end of this rank: that its connections close is no death."""
         self._leave(_GOODBYE)

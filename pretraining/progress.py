@@ -1,0 +1,37 @@
+"""Where a run is: everything of its state.json that changes from step to step."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pretraining.budget import Place
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with every checkpoint. `samples` is the position in the data; `decided` where it was last decided what is due.
+
+    `interval` holds, for every rank, the sums that the next `train` event will average.
+    """
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    hours: float = 0.0
+    markers: list[float] = field(default_factory=list)
+    pending_export: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+    interval: list[dict[str, float]] = field(default_factory=list)
+    interval_steps: int = 0
+    term_steps: dict[str, int] = field(default_factory=dict)  # in how many of them each term was learnt from
+    overflow_steps: int = 0
+    rate: float = 0.0
+    validated_step: int = -1
+    exported_step: int = -1
+    decided: Place = field(default_factory=Place)
+    timed_tokens: int = 0  # of the steps that `train` events timed, and their seconds
+    timed_s: float = 0.0
+
+    @classmethod
+    def restore(cls, saved: dict[str, Any]) -> "Progress":
+        """From what `dataclasses.asdict` made of it, or an empty dict for a run that begins."""
+        return cls(**{**saved, "decided": Place(**saved["decided"])}) if saved else cls()
