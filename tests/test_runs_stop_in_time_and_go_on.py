@@ -213,6 +213,17 @@ def test_an_older_checkpoint_of_its_own_puts_the_later_ones_aside(place, zygote,
     assert losses(run) == losses(straight)
 
 
+def test_tensorboard_shows_a_resumed_run_once(place, zygote):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board_flags = [*flags(place, "board"), "--report_to", "tensorboard"]
+    zygote.run([*board_flags, "--num_epochs", "2", "--keep_checkpoints", "3"])
+    zygote.run([*board_flags, "--resume", "--load_checkpoint_id", "step_4", "--allow_changes"])
+    board = EventAccumulator(str(run_of(place, "board") / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == [event["step"] for event in events(run_of(place, "board"))]
+
+
 def test_markers_keep_their_checkpoints_and_the_newest_n_stay(place, zygote, straight):
     assert names(straight) == ["step_20", "step_16", "step_10"]
     zygote.run([*flags(place, "few"), "--keep_checkpoints", "1", "--no_keep_marker_checkpoints"])
