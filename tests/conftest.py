@@ -2,4 +2,14 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Forks ranks of the trainer; one for all tests."""
+    from quick import shared_zygote  # imports torch, which reads the variable above
+
+    return shared_zygote()

@@ -1,101 +1,173 @@
-"""Launched on several ranks, twice: for every case of a JSON file, one run straight through and one that is stopped half-way; then, in
-new processes, the stopped ones go on.
+"""What the ranks of one launch do for test_pieces_equal_the_whole.py: one piece of every case's run, one case after the other.
 
-    torchrun ... drive_runs.py CASES.json first
-    torchrun ... drive_runs.py CASES.json REPORT.json
+    drive_runs:main CASES.json PIECE REPORT
 
-A case is {"name": ..., "flags": [...]}. The report says for each how the runs ended, the losses, and how the two exports differ.
+A case is {"name": ..., "flags": [...], "cuts": [[step, signal, rank or None], ...]}. Launch 0 trains every case straight through, and
+once up to its first cut; every further launch, in processes of its own, takes the cut runs to the next cut or to the end. The last one
+compares them, its ranks sharing the cases, and writes REPORT.RANK.
 """
 
 import json
 import os
-import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from launching import without_times
 from safetensors.torch import load_file
 
 from pretraining import assemble
 from pretraining.args.parser import parse
 from pretraining.args.resolve import resolve
 from pretraining.control import Control
-from pretraining.engine import select_device, start_ranks
+from pretraining.engine import select_device, start_ranks, stop_ranks
 from pretraining.export import load_hf_tokenizer
 from pretraining.launch import read_launch
 from pretraining.models.loading import quiet_transformers
 from pretraining.precision import select_precision
 from pretraining.preflight import make_plan
 
-HALF_WAY = 10
+LAST_STEP = 24
 
 
-def one_run(flags: list[str], stop_at: int | None = None) -> tuple[str, Path]:
-    """(exit reason, the run's folder); with `stop_at` every rank sends itself SIGTERM after that step."""
-    plan = make_plan(resolve(parse(flags), LAUNCH))
-    precision, _ = select_precision(plan.resolved.args.engine.precision, DEVICE)
-    trainer = assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), CONTROL, precision, DEVICE)
-    if stop_at is not None:
-        plain_step = trainer.step
+class Driver:
+    """Runs pieces in this process, which is one rank of several."""
 
-        def step(*inputs: object) -> None:
-            plain_step(*inputs)
-            if trainer.progress.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def __init__(self) -> None:
+        self.launch = read_launch(-1)
+        self.device = select_device(self.launch)
+        quiet_transformers()
+        start_ranks(self.device)
+        self.control = Control(self.launch.rank, self.launch.world_size)
 
-        trainer.step = step
-    return trainer.run(), plan.folder.path
+    def run(self, flags: list[str], cut: list | None = None) -> str:
+        """The exit reason; with `cut` (step, signal, rank) that rank, or every one, sends itself the signal after that step."""
+        plan = make_plan(resolve(parse(flags), self.launch))
+        precision, _ = select_precision(plan.resolved.args.engine.precision, self.device)
+        trainer = assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), self.control, precision, self.device)
+        if cut is not None:
+            plain_step, (last, number, rank) = trainer.step, cut
+
+            def step(*inputs: object) -> None:
+                plain_step(*inputs)
+                if trainer.progress.step == last and rank in (None, self.launch.rank):
+                    os.kill(os.getpid(), number)
+
+            trainer.step = step
+        return trainer.run()
+
+    def piece(self, case: dict, piece: int) -> None:
+        """The straight run along with the first piece."""
+        name, cuts = case["name"], case["cuts"]
+        if piece == 0:
+            straight = self.run([*case["flags"], "--job_name", name, "--current_run_id", "straight"])
+            assert straight == "max_steps", (name, straight)
+        if piece <= len(cuts):
+            cut = cuts[piece] if piece < len(cuts) else None
+            reason = self.run([*case["flags"], "--job_name", name, "--current_run_id", "pieces", "--resume"], cut)
+            assert reason == ("max_steps" if cut is None else "signal"), (name, piece, reason)
 
 
-def load_export(run: Path) -> tuple[dict[str, torch.Tensor], list[str], str]:
-    """(stored weights, what `transformers` misses or does not expect, the class it loads) of the last export."""
+def load_export(run: Path) -> tuple[list[str], str]:
+    """(what `transformers` misses or does not expect in the last export, the class it loads)."""
     marker = run / "finetune" / json.loads((run / "summary.json").read_text())["markers"][-1]
     name = json.loads((marker / "config.json").read_text())["architectures"][0]
     model, info = getattr(transformers, name).from_pretrained(marker, output_loading_info=True)
-    wrong = [entry for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for entry in info[kind]]
-    return load_file(marker / "model.safetensors"), wrong, type(model).__name__
+    return [entry for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for entry in info[kind]], type(model).__name__
 
 
-def base_flags(case: dict) -> list[str]:
-    return [*case["flags"], "--job_name", case["name"]]
+def differences(one: Any, other: Any, place: str) -> Iterator[str]:
+    """Where two nested values differ, tensors to the last bit."""
+    if type(one) is not type(other):
+        yield f"{place}: {type(one).__name__} and {type(other).__name__}"
+    elif isinstance(one, torch.Tensor):
+        if one.dtype != other.dtype or not torch.equal(one, other):
+            yield place
+    elif isinstance(one, dict):
+        if one.keys() != other.keys():
+            yield f"{place}: keys {sorted(map(str, one.keys() ^ other.keys()))}"
+        for key in one.keys() & other.keys():
+            yield from differences(one[key], other[key], f"{place}/{key}")
+    elif isinstance(one, (list, tuple)):
+        if len(one) != len(other):
+            yield f"{place}: {len(one)} and {len(other)} entries"
+        for index, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+            yield from differences(mine, theirs, f"{place}/{index}")
+    elif hasattr(one, "__dict__"):
+        yield from differences(vars(one), vars(other), place)
+    elif one != other:
+        yield f"{place}: {one} and {other}"
 
 
-def first(case: dict) -> None:
-    straight, _ = one_run([*base_flags(case), "--current_run_id", "straight"])
-    stopped, _ = one_run([*base_flags(case), "--current_run_id", "resumed", "--resume"], stop_at=HALF_WAY)
-    assert (straight, stopped) == ("max_steps", "signal"), (case["name"], straight, stopped)
+def files_below(folder: Path) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def second(case: dict) -> dict:
-    reason, run = one_run([*base_flags(case), "--current_run_id", "resumed", "--resume"])
-    if CONTROL.rank != 0:
-        return {}
-    (others, _, _), (weights, wrong, model) = load_export(run), load_export(run.with_name("straight"))
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    train = [event for event in events if event["event"] == "train"]
+def read(path: Path) -> Any:
+    """A file's content, compared by value; what names the run, times it or holds its place in metrics.jsonl left out."""
+    if path.suffix == ".pt":
+        return torch.load(path, weights_only=False)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    text = path.read_text(encoding="utf-8")
+    if path.name == "state.json":
+        state = json.loads(text)
+        state["flags"].pop("current_run_id")
+        for timed in ("timed_s", "timed_tokens"):  # of the intervals whose speed was measured, which end at a cut
+            del state["progress"][timed]
+        del state["metrics_bytes"]
+        return state
+    return text.replace("pieces:", "straight:") if path.name == "README.md" else text
+
+
+def compare_folders(straight: Path, pieces: Path) -> Iterator[str]:
+    """All files but the manifest, whose sizes and hashes are those of files with other names in them."""
+    ours, theirs = (files_below(folder) for folder in (straight, pieces))
+    if ours.keys() != theirs.keys():
+        yield f"{straight.name}: files {sorted(ours.keys() ^ theirs.keys())}"
+    for name in sorted(ours.keys() & theirs.keys()):
+        if name != "manifest.json":
+            yield from differences(read(ours[name]), read(theirs[name]), f"{straight.name}/{name}")
+
+
+def metrics(run: Path) -> tuple[list[dict[str, Any]], set[int]]:
+    """(events that no cut adds, without wall times; steps of checkpoints)."""
+    events = without_times(run)
+    kept = [event for event in events if event["event"] not in ("resume", "checkpoint") and event.get("exit_reason") != "signal"]
+    return kept, {event["step"] for event in events if event["event"] == "checkpoint"}
+
+
+def compare(case: dict, output: Path) -> dict:
+    straight, pieces = (output / case["name"] / run for run in ("straight", "pieces"))
+    (ours, saved), (theirs, saved_too) = metrics(straight), metrics(pieces)
+    resumed = [event for event in without_times(pieces) if event["event"] == "resume"]
+    newest = Path("checkpoints") / f"step_{LAST_STEP}"
+    train = [event for event in theirs if event["event"] == "train"]
+    wrong, model = load_export(pieces)
+    markers = json.loads((straight / "summary.json").read_text())["markers"]
     return {
-        "name": case["name"], "reason": reason, "wrong": wrong, "model": model, "weights": sorted(weights),
-        "differ": [name for name in weights.keys() | others.keys()
-                   if name not in weights or name not in others or not torch.equal(weights[name], others[name])],
+        "name": case["name"], "wrong": wrong, "model": model, "markers": markers, "resumed": [event["step"] for event in resumed],
+        "weights": sorted(load_file(pieces / "finetune" / markers[-1] / "model.safetensors")),
+        "exports": list(compare_folders(straight / "finetune", pieces / "finetune")),
+        "state": list(compare_folders(straight / newest, pieces / newest)),
+        "metrics": list(differences(ours, theirs, "metrics")) + [f"no checkpoint at {step}" for step in sorted(saved - saved_too)],
+        "validations": sum(event["event"] == "validation" for event in theirs),
         "losses": [event["loss"] for event in train],
         "terms": sorted({key for event in train for key in event if key.startswith("loss/")}),
     }
 
 
-LAUNCH = read_launch(-1)
-DEVICE = select_device(LAUNCH)
-quiet_transformers()
-start_ranks(DEVICE)
-CONTROL = Control(LAUNCH.rank, LAUNCH.world_size)
-
-if __name__ == "__main__":
-    cases = json.loads(Path(sys.argv[1]).read_text())
-    if sys.argv[2] == "first":
-        for case in cases:
-            first(case)
-    else:
-        reports = [second(case) for case in cases]
-        if CONTROL.rank == 0:
-            Path(sys.argv[2]).write_text(json.dumps(reports))
-    torch.distributed.destroy_process_group()
+def main() -> None:
+    cases, piece, report = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]), Path(sys.argv[3])
+    driver = Driver()
+    for case in cases:
+        driver.piece(case, piece)
+    if piece == max(len(case["cuts"]) for case in cases):
+        rank, ranks = driver.launch.rank, driver.launch.world_size
+        found = [compare(case, Path(parse(case["flags"]).run.output_dir)) for case in cases[rank::ranks]]
+        report.with_suffix(f".{rank}").write_text(json.dumps(found))
+    driver.control.barrier()
+    stop_ranks()

@@ -4,7 +4,7 @@
 Production code has no hooks for this. A point is an event of the interpreter's audit trail (a file is about to be opened, renamed,
 removed) or a function of the standard library, torch or safetensors that writes, told apart by the path; so the points stay where
 they are when our functions move. "Half-way" means that half of the bytes are in the file, as the kernel would keep them after a kill.
-Two points are named after functions of ours, inside which no file is touched.
+Two points are named after functions of ours, inside which no file is touched. `PATCHES` are other things that a test does to a process.
 """
 
 import builtins
@@ -65,16 +65,20 @@ def after(functions: tuple[str, ...], pattern: str) -> Callable[[Countdown], Non
     """After a function of `os` whose last path `pattern` finds."""
     def install(countdown: Countdown) -> None:
         for name in functions:
-            def wrapped(*arguments: Any, _plain: Callable = getattr(os, name), **named: Any) -> Any:
-                result = _plain(*arguments, **named)
-                paths = [_text(argument) for argument in arguments if not isinstance(argument, int)]
-                if paths and re.search(pattern, paths[-1]):
-                    countdown.die_if_reached()
-                return result
-
-            setattr(os, name, wrapped)
+            setattr(os, name, _dying_after(getattr(os, name), pattern, countdown))
 
     return install
+
+
+def _dying_after(plain: Callable, pattern: str, countdown: Countdown) -> Callable:
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        result = plain(*arguments, **named)
+        paths = [_text(argument) for argument in arguments if not isinstance(argument, int)]
+        if paths and re.search(pattern, paths[-1]):
+            countdown.die_if_reached()
+        return result
+
+    return wrapped
 
 
 def half_of_a_write(pattern: str) -> Callable[[Countdown], None]:

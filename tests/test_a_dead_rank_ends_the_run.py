@@ -14,7 +14,6 @@ import torch
 from launching import ROOT, SCRIPT, clean_environment, events, launch, summary, torchrun, without_times
 from safetensors.torch import load_file
 from tiny import make_shards, make_teacher
-from zygote import Zygote
 
 DRIVER = str(Path(__file__).with_name("drive_watch.py"))
 SOON = 5.0
@@ -70,12 +69,6 @@ def place(tmp_path_factory):
     make_teacher(folder / "teacher")
     make_shards(folder / "shards", masking="none")
     return folder
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory):
-    with Zygote(tmp_path_factory.mktemp("logs")) as server:
-        yield server
 
 
 def flags(place: Path, run: str, *more: str) -> list[str]:

@@ -54,10 +54,7 @@ def start_and_signal(place: Path, run: str, number: int, *more: str) -> int:
     return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [
-    ("fp32", "0"), ("bf16", "2"),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fp32", "1"), ("fp32", "2"), ("bf16", "0"), ("bf16", "1"))),
-])
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", "0"), pytest.param("bf16", "2", marks=pytest.mark.slow)])
 def test_killed_and_resumed_runs_end_with_the_same_bits(place, precision, stage):
     more = ("--precision", precision, "--zero_stage", stage)
     straight, killed = f"straight_{precision}_{stage}", f"killed_{precision}_{stage}"
@@ -81,7 +78,7 @@ def test_a_terminated_run_saves_itself_and_goes_on(place):
     assert "lr: 0.001\n" in (run / "args.yaml").read_text(), "a refused call changes nothing"
     extra = place / "shards" / "train_shard_9.hdf5"
     shutil.copy(place / "shards" / "train_shard_0.hdf5", extra)
-    assert "train shards are not those" in train(flags(place, "terminated", *more, "--resume"), status=2).stderr
+    assert "the train shards are others" in train(flags(place, "terminated", *more, "--resume"), status=2).stderr
     extra.unlink()
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     states = newest / "deepspeed" / "mp_rank_00_model_states.pt"

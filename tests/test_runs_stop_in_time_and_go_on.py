@@ -10,7 +10,6 @@ import torch
 from launching import events, losses, summary, without_times
 from safetensors.torch import load_file
 from tiny import make_shards, make_teacher
-from zygote import Zygote
 
 from pretraining.checkpoint import complete_checkpoints, damage
 
@@ -23,12 +22,6 @@ def place(tmp_path_factory):
     make_teacher(folder / "teacher")
     make_shards(folder / "shards", rows=40, masking="none")
     return folder
-
-
-@pytest.fixture(scope="module")
-def zygote(place):
-    with Zygote(place / "logs") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import torch
 from launching import ROOT, SCRIPT, clean_environment, events, summary, without_times
 from safetensors.torch import load_file
 from tiny import make_shards, make_teacher
-from zygote import Zygote
 
 NODES = 2
 
@@ -37,10 +36,9 @@ def flags(place: Path, run: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def straight(place, tmp_path_factory):
+def straight(place, zygote):
     """The folder of a run of two ranks of one node that nobody disturbed."""
-    with Zygote(tmp_path_factory.mktemp("logs")) as zygote:
-        zygote.run(flags(place, "straight"), ranks=NODES)
+    zygote.run(flags(place, "straight"), ranks=NODES)
     return place / "job" / "straight"
 
 

@@ -2,21 +2,22 @@
 forks the ranks of every launch.
 
 A rank is a process of its own, with its own files, signals, gloo and, to the last line, its own way to exit. It shares with the others
-nothing but modules imported before the fork: the server has one thread, no process group and no CUDA (`_serve` refuses to fork
+nothing but modules imported before the fork: the server has one thread, no process group and no CUDA (`_fork` refuses
 otherwise), and everything random in a run is drawn from seeds. What the first import costs (6 to 10 s) a launch saves.
 
-    with Zygote() as zygote:
+    with Zygote(folder_of_logs) as zygote:
         life = zygote.start([...flags...], ranks=2)
         assert life.wait() == [0, 0], life.stderr()
 
-Requests are JSON lines on the server's standard input, answers on its standard output; when the input ends, the server kills what is
-left of its children and ends. Forking needs POSIX, as the trainer's own file locks do.
+Requests are JSON lines on the server's standard input, answers on its standard output; when the tests end or die, the
+server kills what is left of its children and ends. Forking needs POSIX, as the trainer's own file locks do.
 """
 
 import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -70,7 +71,9 @@ class Life:
         return self.wait()
 
     def stderr(self) -> str:
-        return "".join(f"-- rank {rank}\n{(self.logs / f'{rank}.err').read_text(errors='replace')[-4000:]}" for rank in range(len(self.pids)))
+        """The last words of every rank."""
+        return "".join(f"-- rank {rank}\n{(self.logs / f'{rank}.err').read_text(errors='replace')[-4000:]}"
+                       for rank in range(len(self.pids)))
 
     def stdout(self) -> str:
         return (self.logs / "0.out").read_text(errors="replace")
@@ -141,19 +144,22 @@ def _wait(pids: list[int], seconds: float) -> list[int | None]:
     """Exit statuses; None for those that still run after `seconds`."""
     deadline = time.monotonic() + seconds
     found: dict[int, int] = {}
+    client = select.poll()
+    client.register(sys.stdout.fileno(), 0)  # errors only: nobody reads the answers any more
     while True:
         for pid in pids:
             if pid not in found and (ended := os.waitpid(pid, os.WNOHANG))[0] == pid:
                 found[pid] = os.waitstatus_to_exitcode(ended[1])
         if len(found) == len(pids) or time.monotonic() > deadline:
             return [found.get(pid) for pid in pids]
-        time.sleep(0.002)
+        if client.poll(2):
+            raise BrokenPipeError("the tests are gone")
 
 
 def _fork(order: dict[str, Any], rank: int, port: int) -> int:
     """0 in the child, which is then set up as rank `rank`."""
-    threads = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").is_dir() else 1
-    assert threads == 1, "a thread that lives at the fork would leave its locks behind in the child"
+    tasks = Path("/proc/self/task")
+    assert not tasks.is_dir() or len(list(tasks.iterdir())) == 1, "a thread that lives at the fork leaves its locks behind in the child"
     pid = os.fork()
     if pid == 0:
         for name in LAUNCHER_VARIABLES:
@@ -171,31 +177,35 @@ def _fork(order: dict[str, Any], rank: int, port: int) -> int:
 def _serve() -> tuple[dict[str, Any], int] | None:
     """Answer requests until the input ends. Returns None then, and in every child its order and rank."""
     children: set[int] = set()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "start" in request:
-            order, port, pids = request["start"], _free_port(), []
-            for rank in range(order["ranks"]):
-                pid = _fork(order, rank, port)
-                if pid == 0:
-                    return order, rank
-                pids.append(pid)
-            children.update(pids)
-            answer: dict[str, Any] = {"pids": pids}
-        else:
-            statuses = _wait(request["wait"], request["seconds"])
-            children -= {pid for pid, status in zip(request["wait"], statuses, strict=True) if status is not None}
-            answer = {"statuses": statuses}
-        print(json.dumps(answer), flush=True)
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    try:
+        for line in sys.stdin:
+            request = json.loads(line)
+            if "start" in request:
+                order, port, pids = request["start"], _free_port(), []
+                for rank in range(order["ranks"]):
+                    pid = _fork(order, rank, port)
+                    if pid == 0:
+                        children.clear()
+                        return order, rank
+                    pids.append(pid)
+                    children.add(pid)
+                answer: dict[str, Any] = {"pids": pids}
+            else:
+                statuses = _wait(request["wait"], request["seconds"])
+                children -= {pid for pid, status in zip(request["wait"], statuses, strict=True) if status is not None}
+                answer = {"statuses": statuses}
+            print(json.dumps(answer), flush=True)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     return None
 
 
 def _live(order: dict[str, Any], rank: int) -> None:
     """What a rank does from here to its exit; the interpreter then ends as after any script."""
     import fault_points
+
     from dataset.errors import run_command
 
     for name, value in (order["patches"] or {}).items():
