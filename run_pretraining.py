@@ -6,11 +6,12 @@ import sys
 
 import yaml
 
-from dataset.errors import run_command
+from dataset.errors import UserError, run_command
 from pretraining.args.parser import parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import read_launch
 from pretraining.run_folder import RunFolder, finished_reason, run_path
+from pretraining.stopping import StopSignal
 
 # The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
 EXIT_REQUEUE = 75
@@ -36,17 +37,21 @@ def main() -> int:
     from pretraining.preflight import make_plan
 
     plan = make_plan(resolved)
+    # From here on a signal is remembered: the imports below take seconds, in which it would end the process with another status.
+    signal = StopSignal(speaks=launch.rank == 0)
     from pretraining import assemble
 
     if not args.run.dry_run:
         # torchrun would take any status but 0 for a failure, and with --max_restarts start again what was asked to stop.
-        requeue = assemble.run(plan) in STOPPED and "TORCHELASTIC_RUN_ID" not in os.environ
+        requeue = assemble.run(plan, signal) in STOPPED and "TORCHELASTIC_RUN_ID" not in os.environ
         return EXIT_REQUEUE if requeue else 0
     # All ranks must agree on the folder before they can talk; they share the launch's port.
     folder = plan.folder.existing_ancestor / f".dry_run_{os.environ['MASTER_PORT']}"
     try:
         assemble.dry_run_flags(plan, folder)
-        assemble.run(plan)
+        reason = assemble.run(plan, signal)
+        if reason in STOPPED:
+            raise UserError(f"--dry_run: a {reason} came before its step; give it more time")
         if launch.rank == 0:
             print(assemble.describe_dry_run(folder))
     finally:

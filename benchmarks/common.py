@@ -56,13 +56,14 @@ def our_trainer(flags: list[str]) -> "Trainer":
     from pretraining.models.loading import quiet_transformers
     from pretraining.precision import select_precision
     from pretraining.preflight import make_plan
+    from pretraining.stopping import StopSignal
 
     plan = make_plan(resolve(parse(flags), read_launch(-1)))
     device = select_device(plan.resolved.launch)
     precision, _ = select_precision(plan.resolved.args.engine.precision, device)
     quiet_transformers()
     start_ranks(device)
-    return assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), Control(0, 1), precision, device)
+    return assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), Control(0, 1), precision, device, StopSignal())
 
 
 def our_step(flags: list[str]) -> Step:

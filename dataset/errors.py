@@ -5,15 +5,22 @@ Lives in the first room of the house so that every other room can use it.
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
 
 
 class UserError(Exception):
-    """A mistake in flags, files or hardware that the user can mend; its text is the one line they will read."""
+    """A mistake in flags, files or hardware that the user can mend; its text is the one line they will read.
+
+    `agreed`: every process of the launch reports the same one.
+    """
+
+    agreed = False
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -25,20 +32,36 @@ class OneLineParser(argparse.ArgumentParser):
 
 def is_printing_rank() -> bool:
     """True on the one process of a launch that may print (rank 0, or no launcher at all)."""
-    return os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0"
+    return _rank() == "0"
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+
+
+def _print_error(error: UserError) -> None:
+    """On rank 0, and on the first rank of every other machine, whose files may lack what rank 0 has."""
+    text = " ".join(str(error).split())
+    if is_printing_rank():
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    elif not error.agreed and os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")) == "0":
+        print(f"error: rank {_rank()} ({socket.gethostname()}): {text}", file=sys.stderr, flush=True)
 
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status; a `UserError` becomes one line on stderr and status 2.
 
-    Under a launcher every rank finds the same mistake, so only rank 0 prints it.
+    Under a launcher every rank finds the same mistake, so one of each machine prints it.
     """
     try:
         status = main()
     except UserError as error:
-        if is_printing_rank():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        _print_error(error)
         sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:
+        if is_printing_rank():
+            print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output (`| head`) went away: nothing is wrong, but Python would print a traceback at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

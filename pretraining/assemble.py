@@ -45,7 +45,7 @@ DRY_RUN_BATCHES = 1
 VERDICT_S = 10.0  # closed connections are seen within milliseconds; a dead machine's may not be, and then the launcher has the word
 
 
-def run(plan: Plan) -> str:
+def run(plan: Plan, signal: StopSignal) -> str:
     """Train as planned; returns the exit reason. Writes nothing before everything that can be checked was checked."""
     resolved, args = plan.resolved, plan.resolved.args
     device = select_device(resolved.launch)
@@ -60,12 +60,14 @@ def run(plan: Plan) -> str:
             check_tokenizer(info, vocabulary_sha256(tokenizer.backend_tokenizer))
     start_ranks(device)
     try:
-        return _run_watched(plan, tokenizer, Control(resolved.launch.rank, resolved.launch.world_size), precision, device)
+        return _run_watched(plan, tokenizer, Control(resolved.launch.rank, resolved.launch.world_size), precision, device, signal)
     finally:
         stop_ranks()
 
 
-def _run_watched(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> str:
+def _run_watched(
+    plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device, signal: StopSignal,
+) -> str:
     """Prepare and train while the ranks watch each other: where one dies or fails, the others end and say which."""
     trainer: Trainer | None = None
 
@@ -75,14 +77,15 @@ def _run_watched(plan: Plan, tokenizer: Any, control: Control, precision: Precis
 
     watch = Watch(control, on_lost)
     try:
-        trainer = prepare(plan, tokenizer, control, precision, device)
+        trainer = prepare(plan, tokenizer, control, precision, device, signal)
         reason = trainer.run()
     except AgreedError:
         watch.goodbye()
         raise
     except BaseException as error:
-        # What was raised may only be this rank's view of another one's death; then the watch ends the process.
-        watch.verdict(VERDICT_S)
+        # What torch raised may only be this rank's view of another one's death; then the watch ends the process.
+        if not isinstance(error, (UserError, KeyboardInterrupt)):
+            watch.verdict(VERDICT_S)
         watch.failed(" ".join(str(error).split()) or type(error).__name__)
         if isinstance(error, UserError) and control.rank != 0 and not watch.is_active:
             print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
@@ -91,19 +94,23 @@ def _run_watched(plan: Plan, tokenizer: Any, control: Control, precision: Precis
     return reason
 
 
-def prepare(plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
+def prepare(
+    plan: Plan, tokenizer: Any, control: Control, precision: Precision, device: torch.device, signal: StopSignal,
+) -> Trainer:
     """Everything that a run is made of, ready to start; the ranks must have been joined."""
     if device.type == "cpu":
         keep_freed_memory()
     models = build_models(plan, precision, device)
-    trainer = make_trainer(plan, models, tokenizer, control, precision, device)
+    trainer = make_trainer(plan, models, tokenizer, control, precision, device, signal)
     if control.rank == 0:
         for note in plan.resolved.notes:
             say(f"note: {note}")
     return trainer
 
 
-def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device) -> Trainer:
+def make_trainer(
+    plan: Plan, models: Models, tokenizer: Any, control: Control, precision: Precision, device: torch.device, signal: StopSignal,
+) -> Trainer:
     resolved, args = plan.resolved, plan.resolved.args
     config = engine_config(resolved, precision)
     optimizer = build_optimizer(models.module, args.optimization)
@@ -112,10 +119,12 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
     saved, progress = start.state, Progress.restore(start.state.get("progress", {}))
     if start.checkpoint is not None:
         _load(engine, start)
+        engine.set_learning_rate(progress.rate)
+    if start.changes:
+        progress.interval, progress.interval_steps, progress.term_steps = [], 0, {}  # of other objectives, perhaps
     begin_run(plan, control, config, start)
     order = GlobalOrder(args.run.seed, [info.rows for info in plan.train_shards])
     budget = _budget(plan, order, progress, saved)
-    signal = StopSignal()
     events = _events(plan, models, folder, control, start, precision, device)
     recipe = ExportRecipe(
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
@@ -134,7 +143,8 @@ def make_trainer(plan: Plan, models: Models, tokenizer: Any, control: Control, p
         ahead=args.data.num_workers, pin=device.type == "cuda")
     early_stop = EarlyStop(args.validation.use_early_stopping, args.validation.early_stop_time, args.validation.early_stop_eval_loss,
                            args.validation.scale_cnt_limit)
-    deadline = Deadline(resolved.deadline, int(control.sum([float(engine.checkpoint_bytes())])[0]))
+    deadline = Deadline(resolved.deadline, int(control.sum([float(engine.checkpoint_bytes())])[0]), progress.longest_gap_s,
+                        progress.longest_save_s)
     return Trainer(engine, models.teacher, loader, order, budget, _clock(resolved.simulated_seconds_per_step, progress), deadline,
                    _schedule(plan), control, _rhythm(plan), early_stop, signal, outputs, events, progress,
                    progress.step if start.is_own else None, device)
@@ -159,7 +169,7 @@ def _engine(module: TrainedModule, optimizer: Any, config: dict[str, Any], preci
     except (ValueError, TypeError, AssertionError, KeyError) as error:  # pydantic's errors are ValueErrors
         if file is None:
             raise
-        raise UserError(f"--deepspeed_config {file}: DeepSpeed refuses an option of it ({str(error)[:300]}); remove it") from error
+        raise AgreedError(f"--deepspeed_config {file}: DeepSpeed refuses an option of it ({str(error)[:300]}); remove it") from error
 
 
 def _clock(simulated: float | None, progress: Progress) -> Clock:
@@ -196,7 +206,7 @@ def _budget(plan: Plan, order: GlobalOrder, progress: Progress, saved: dict[str,
         epochs_end = progress.step + 1
     passed = list(progress.markers)
     if saved and any(saved["flags"][name] != getattr(flags, name) for name in ("total_training_time", "finetune_time_markers")):
-        passed = [marker for marker in resolved.markers if is_reached(progress.hours, marker * resolved.total_hours)]
+        passed = [marker for marker in resolved.markers if is_reached(progress.decided.hours, marker * resolved.total_hours)]
         gone = [marker for marker in passed if marker not in progress.markers]
         if gone:
             plan.resolved.notes.append(f"markers {', '.join(map(str, gone))} lie before the hour that the run goes on from: not exported")

@@ -152,27 +152,28 @@ class Deadline:
     MARGIN_S = 10.0
     FIRST_BYTES_PER_S = 100e6
 
-    def __init__(self, at: float | None, checkpoint_bytes: int) -> None:
+    def __init__(self, at: float | None, checkpoint_bytes: int, longest_gap_s: float = 0.0, longest_save_s: float = 0.0) -> None:
+        """`longest_gap_s` and `longest_save_s` are what earlier pieces of the run have seen."""
         self.at = at
-        self._longest_save = checkpoint_bytes / self.FIRST_BYTES_PER_S
-        self._longest_gap = 0.0
+        self.longest_gap_s = longest_gap_s
+        self.longest_save_s = longest_save_s or checkpoint_bytes / self.FIRST_BYTES_PER_S
         self._looked: float | None = None
 
     def is_near(self) -> bool:
         """Whether the run must stop before its next step."""
         now = time.monotonic()
         if self._looked is not None:
-            self._longest_gap = max(self._longest_gap, now - self._looked)
+            self.longest_gap_s = max(self.longest_gap_s, now - self._looked)
         self._looked = now
         return self.at is not None and time.time() + self.reserve_s >= self.at
 
     def saved_in(self, seconds: float) -> None:
         """A checkpoint took `seconds`."""
-        self._longest_save = max(self._longest_save, seconds)
+        self.longest_save_s = max(self.longest_save_s, seconds)
 
     @property
     def reserve_s(self) -> float:
-        return self.MARGIN_S + 1.5 * (self._longest_gap + self._longest_save)
+        return self.MARGIN_S + 1.5 * (self.longest_gap_s + self.longest_save_s)
 
 
 def is_reached(hours: float, limit: float) -> bool:

@@ -2,7 +2,7 @@
 
 `checkpoints/step_N/` holds DeepSpeed's files below `deepspeed/`, our `state.json`, and `manifest.json` with the size and hash of
 every file. It is written as `.partial_step_N` and renamed when all of it is on the disk; `latest` names the newest complete one.
-`superseded/` holds what was newer than the checkpoint that a run went on from, until the next time that happens. In state.json
+`superseded/` holds what was newer than a checkpoint that a run went on from; nothing reads it. In state.json
 `marker` is the share of the budget of a fine-tune marker's checkpoint and null for all others.
 DeepSpeed's own `latest` is written in place and is not used. Loading unpickles: checkpoints are trusted input, exports are not pickles.
 """
@@ -261,15 +261,13 @@ def supersede_later(folder: Path, step: int) -> None:
     if not later:
         return
     aside = folder / "superseded"
-    if aside.exists():
-        remove_folder(aside)
-    aside.mkdir()
+    aside.mkdir(exist_ok=True)
     if (folder / f"step_{step}").exists():
         write_text(folder / "latest", f"step_{step}\n")
     else:
         (folder / "latest").unlink(missing_ok=True)
     for path in later:
-        os.replace(path, aside / path.name)
+        replace_folder(path, aside / path.name)
     fsync_directory(aside)
     fsync_directory(folder)
 
@@ -282,6 +280,9 @@ def clean_partials(run: Path) -> None:
         final = replaced.with_name(replaced.name.removeprefix(REPLACED_PREFIX))
         if not final.exists():
             os.replace(replaced, final)
+    latest, newest = checkpoints / "latest", complete_checkpoints(checkpoints)[:1]
+    if newest and not (latest.is_file() and latest.read_text(encoding="utf-8").strip() == newest[0].name):
+        write_text(latest, newest[0].name + "\n")
     for folder in (checkpoints, finetune, run):
         for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
             if folder != run or _RUN_FILES.fullmatch(leftover.name):

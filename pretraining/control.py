@@ -18,15 +18,18 @@ from pretraining.signals import UNITS, Unit
 @dataclass(frozen=True)
 class StepMessage:
     """`hours` of rank 0's clock; `counts` over the global batch of the next step; `stop`: "signal" if any rank got one, "deadline" if
-    rank 0 finds it near, else None."""
+    rank 0 finds it near, else None; `failed` if any rank has no batch for the next step."""
 
     hours: float
     counts: dict[Unit, float]
     stop: str | None
+    failed: bool
 
 
 class AgreedError(UserError):
-    """A mistake that every rank reports alike, so that none is left waiting."""
+    """A mistake that every rank reports alike, so that none is left waiting and one of them tells it."""
+
+    agreed = True
 
 
 class Control:
@@ -37,13 +40,16 @@ class Control:
         # NCCL would put the message in line behind the kernels of the step before; gloo's is answered by the hosts.
         self.group = dist.new_group(backend="gloo") if world_size > 1 and dist.get_backend() != "gloo" else None
 
-    def exchange(self, hours: float, counts: dict[Unit, int], signalled: bool, deadline_near: bool) -> StepMessage:
+    def exchange(
+        self, hours: float, counts: dict[Unit, int], signalled: bool, deadline_near: bool, failed: bool = False,
+    ) -> StepMessage:
         """All ranks call this once per step, each with its own values; of clock and deadline only rank 0's count."""
         own = self.rank == 0
-        message = [hours if own else 0.0, float(signalled), float(deadline_near and own), *(float(counts[unit]) for unit in UNITS)]
-        hours, signals, near, *totals = self.sum(message)
+        message = [hours if own else 0.0, float(signalled), float(deadline_near and own), float(failed),
+                   *(float(counts[unit]) for unit in UNITS)]
+        hours, signals, near, failures, *totals = self.sum(message)
         stop = "signal" if signals else "deadline" if near else None
-        return StepMessage(hours, dict(zip(UNITS, totals, strict=True)), stop)
+        return StepMessage(hours, dict(zip(UNITS, totals, strict=True)), stop, failures > 0)
 
     def sum(self, values: list[float]) -> list[float]:
         """Elementwise float64 sum over ranks, the same on each."""

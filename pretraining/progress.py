@@ -30,6 +30,8 @@ class Progress:
     decided: Place = field(default_factory=Place)
     timed_tokens: int = 0  # of the steps that `train` events timed, and their seconds
     timed_s: float = 0.0
+    longest_gap_s: float = 0.0  # what a deadline has to leave time for
+    longest_save_s: float = 0.0
 
     @classmethod
     def restore(cls, saved: dict[str, Any]) -> "Progress":

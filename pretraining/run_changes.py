@@ -9,14 +9,14 @@ from pretraining.objectives.catalog import OBJECTIVES, Part
 # Flags that may differ between the pieces of one run: they change where, how fast, how long and how loudly it runs, and not what a step
 # computes. `data_identity` notices folders with other content, and `changed_options` a DeepSpeed file with other options.
 _FREE = frozenset({
-    "output_dir", "job_name", "current_run_id", "project_name", "print_steps", "log_throughput_every", "report_to", "num_workers",
-    "async_worker", "data_loader_type", "minutes_between_checkpoints", "steps_between_checkpoints", "num_epochs_between_checkpoints",
+    "output_dir", "job_name", "current_run_id", "project_name", "print_steps", "report_to", "num_workers",
+    "minutes_between_checkpoints", "steps_between_checkpoints", "num_epochs_between_checkpoints",
     "keep_checkpoints", "keep_marker_checkpoints", "finetune_checkpoint_at_end", "finetune_time_markers", "early_exit_time_marker",
     "num_epochs", "do_validation", "validation_epochs", "validation_epochs_begin", "validation_epochs_end", "validation_begin_proportion",
     "validation_end_proportion", "validation_micro_batch", "use_early_stopping", "early_stop_time", "early_stop_eval_loss",
-    "scale_cnt_limit", "steps_per_print", "wall_clock_breakdown", "deepspeed", "deepspeed_config", "gradient_accumulation_steps",
-    "tokenizer_name", "dataset_path", "teacher_path",
-})
+    "scale_cnt_limit", "steps_per_print", "wall_clock_breakdown", "deepspeed_config", "tokenizer_name", "dataset_path", "teacher_path",
+    "fp16", "fp16_backend", "layer_norm_type",  # --precision says what they decide, and both layer norms compute the same
+}) | {name for name, info in INFO.items() if info.no_effect}
 # Sections of a DeepSpeed file that only tell.
 _FREE_OPTIONS = ("comms_logger", "csv_monitor", "dump_state", "flops_profiler", "memory_breakdown", "tensorboard", "wandb")
 # The optimizer's state of one cannot be read as another's.

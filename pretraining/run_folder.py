@@ -72,6 +72,9 @@ def check_run_folder(args: Args) -> RunFolder:
     if source is not None and not _has_checkpoint(source):
         raise UserError(f"--load_training_checkpoint {args.checkpoints.load_training_checkpoint}: no checkpoint in {source}; give the "
                         "folder of a run, or its checkpoints folder")
+    named = args.checkpoints.load_checkpoint_id
+    if named is not None and args.run.resume and source.resolve() == folder.checkpoints.resolve():
+        raise UserError(f"--resume goes on from the newest checkpoint; to go back to {named}, once, leave --resume out")
     if not path.exists() or args.run.dry_run:
         return folder
     if args.run.overwrite:
@@ -86,7 +89,8 @@ def check_run_folder(args: Args) -> RunFolder:
         raise UserError(f"{path} holds a finished run ({finished}); --overwrite moves it aside, --current_run_id NAME starts another "
                         "beside it, --resume --allow_changes goes on with it under a longer budget")
     if has_checkpoint and not goes_on_here(args):
-        raise UserError(f"{path} holds an unfinished run with checkpoints; --resume goes on with it, --overwrite moves it aside")
+        what = f"a finished run ({finished})" if finished else "an unfinished run with checkpoints"
+        raise UserError(f"{path} holds {what}; --resume goes on with it, --overwrite moves it aside")
     return RunFolder(path, occupied=not has_checkpoint and _holds_run(path))
 
 

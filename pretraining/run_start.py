@@ -4,16 +4,19 @@ Nothing is written before the saved run was compared with this one, and rank 0's
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
 import yaml
 
 from dataset.errors import UserError
 from dataset.files import reason, remove_folder, write_json, write_text
+from dataset.shard_format import ShardInfo
 from pretraining.checkpoint import clean_partials, file_hash, find_checkpoint, read_state, supersede_later
 from pretraining.console import say
 from pretraining.control import AgreedError, Control
@@ -21,7 +24,7 @@ from pretraining.models.catalog import WEIGHT_FILES
 from pretraining.outputs import marker_step, markers
 from pretraining.preflight import Plan
 from pretraining.run_changes import STATE_FLAGS, changed_data, changed_flags, changed_options
-from pretraining.run_folder import RunFolder, goes_on_here, source_checkpoints
+from pretraining.run_folder import RunFolder, goes_on_here, run_path, source_checkpoints
 from pretraining.tracking import cut_metrics, environment
 
 
@@ -70,12 +73,21 @@ def _writing(plan: Plan, work: Callable[[], Any]) -> Any:
 
 
 def data_identity(plan: Plan) -> dict[str, Any]:
-    """What a run reads, so that a resumed run notices other shards or another teacher: names and rows, and a hash of weights."""
+    """What a run reads, so that a resumed run notices other shards or another teacher.
+
+    Of a shard its name, rows, bytes and attributes (seed, tokenizer, masking, ...): hashing a corpus would take minutes. Of a teacher a
+    hash of its weights.
+    """
     weights = None
     if plan.teacher is not None:
         weights = file_hash(next(plan.teacher.path / name for name in WEIGHT_FILES if (plan.teacher.path / name).is_file()))
-    return {"train": [[info.path.name, info.rows] for info in plan.train_shards],
-            "test": [[info.path.name, info.rows] for info in plan.test_shards], "teacher": weights}
+    return {"train": [_shard_identity(info) for info in plan.train_shards], "test": [_shard_identity(info) for info in plan.test_shards],
+            "teacher": weights}
+
+
+def _shard_identity(info: ShardInfo) -> list[Any]:
+    attributes = json.dumps(sorted((name, str(value)) for name, value in info.attributes.items()))
+    return [info.path.name, info.rows, info.path.stat().st_size, xxhash.xxh3_64_hexdigest(attributes.encode())]
 
 
 def file_options(plan: Plan) -> dict[str, Any]:
@@ -118,15 +130,21 @@ def _lock(path: Path) -> None:
 
 
 def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
-    """The checkpoint to go on from: this folder's, else --load_training_checkpoint's. UserError where its run is not this one."""
-    args, own = plan.resolved.args, plan.folder.checkpoints
+    """The checkpoint to go on from: this run's, else --load_training_checkpoint's. UserError where its run is not this one.
+
+    A dry run goes on from the same one, but elsewhere.
+    """
+    args, own = plan.resolved.args, RunFolder(run_path(plan.resolved.args)).checkpoints
     source, name = source_checkpoints(args), args.checkpoints.load_checkpoint_id
     checkpoint, is_own = None, False
-    if goes_on_here(args) and own.is_dir() and not plan.folder.occupied and not args.run.dry_run:
+    if goes_on_here(args) and own.is_dir() and not plan.folder.occupied:
         elsewhere = source is not None and source.resolve() != own.resolve()
-        checkpoint, is_own = _newest(own, None if elsewhere else name, ours=True), True
+        is_own = not args.run.dry_run
+        checkpoint = _newest(own, None if elsewhere else name, ours=is_own)
     if checkpoint is None and source is not None:
         checkpoint, is_own = _newest(source, name, ours=False), False
+        if checkpoint is None:
+            raise UserError(f"--load_training_checkpoint {source}: no complete checkpoint in it; leave the flag out to start afresh")
     if checkpoint is None:
         return Saved(data)
     state = read_state(checkpoint)

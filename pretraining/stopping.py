@@ -1,6 +1,8 @@
 """Reasons to stop before the budget is used: a run that has failed, or somebody who asks."""
 
+import contextlib
 import math
+import os
 import signal
 import time
 from types import FrameType
@@ -45,8 +47,10 @@ class StopSignal:
     NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     PATIENCE_S = 3.0
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool = False) -> None:
+        """`speaks`: whether to say that the wish was heard; until the next step nothing else tells."""
         self._first: float | None = None
+        self._speaks = speaks
         for number in self.NUMBERS:
             signal.signal(number, self._note)
 
@@ -58,5 +62,10 @@ class StopSignal:
         now = time.monotonic()
         if self._first is None:
             self._first = now
+            if self._speaks:
+                # Not through Python's buffered streams, in the middle of whose writing this may come.
+                text = f"note: {signal.Signals(number).name}: saving and stopping before the next step (Ctrl-C again after 3 s: at once)\n"
+                with contextlib.suppress(OSError):
+                    os.write(2, text.encode())
         elif number == signal.SIGINT and now - self._first > self.PATIENCE_S:
             raise KeyboardInterrupt

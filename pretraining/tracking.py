@@ -8,10 +8,12 @@ import importlib.util
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from dataset.errors import UserError
+from dataset.files import reason
 from pretraining.console import say
 
 _NOT_METRICS = ("event", "step")
@@ -54,7 +56,13 @@ class MetricsFile:
         self._waiting = b""
 
     def position(self) -> int:
-        """Bytes written so far."""
+        """Bytes written so far, which are on the disk from now on: a checkpoint will rely on them."""
+        if self._path.exists():
+            descriptor = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         return self._length
 
     def close(self) -> None:
@@ -69,7 +77,7 @@ class TensorBoardTracker:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=first_step or None)
+        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=first_step)
 
     def log(self, event: dict[str, Any]) -> None:
         for name, value in _scalars(event).items():
@@ -109,20 +117,29 @@ def check_tracker(report_to: str) -> None:
 
 
 class Tracking:
-    """All trackers of a run behind one `log`."""
+    """metrics.jsonl, and the tracker beside it if there is one, behind one `log`. What goes wrong in a tracker ends no run."""
 
     def __init__(self, metrics: Path, other: Tracker | None) -> None:
         self.metrics = MetricsFile(metrics)
-        self._trackers: list[Tracker] = [self.metrics, *([other] if other is not None else [])]
+        self._other = other
         self.wandb_id: str | None = getattr(other, "run_id", None)
 
     def log(self, event: dict[str, Any]) -> None:
-        for tracker in self._trackers:
-            tracker.log(event)
+        self.metrics.log(event)
+        self._try(lambda tracker: tracker.log(event))
 
     def close(self) -> None:
-        for tracker in self._trackers:
-            tracker.close()
+        self.metrics.close()
+        self._try(lambda tracker: tracker.close())
+
+    def _try(self, work: Callable[[Tracker], None]) -> None:
+        if self._other is None:
+            return
+        try:
+            work(self._other)
+        except Exception as error:  # of packages and networks that are not ours
+            say(f"warning: {type(self._other).__name__} failed ({reason(error)}) and gets no more events; metrics.jsonl has them all")
+            self._other = None
 
 
 def finite(value: Any) -> Any:
@@ -131,8 +148,14 @@ def finite(value: Any) -> Any:
 
 
 def cut_metrics(path: Path, length: int) -> None:
-    """Cut metrics.jsonl back to the `length` bytes that it had when the checkpoint was saved."""
-    if path.is_file() and path.stat().st_size > length:
+    """Cut metrics.jsonl back to the `length` bytes that it had when the checkpoint was saved, or to its last whole line."""
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    if size < length:
+        say(f"warning: {path} has {size} bytes, {length} when the checkpoint was saved: some of its events are lost")
+        length = path.read_bytes().rfind(b"\n") + 1
+    if size > length:
         os.truncate(path, length)
 
 

@@ -8,11 +8,13 @@ learning rate) follows from one reading of rank 0's clock and from the step's nu
 import contextlib
 import math
 import time
+import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from dataset.errors import UserError
 from pretraining.averages import LossSums
 from pretraining.batches.loader import StepLoader
 from pretraining.batches.order import GlobalOrder
@@ -71,11 +73,15 @@ class Trainer:
         if state.pending_export is not None:
             self.clock.start()
             self._export()
+        if state.validated_step == state.step and "held-out loss" in state.losses:
+            # A loss that ended the run ends it again, though nothing is due at a step that was decided before.
+            self.early_stop.look_at_loss(state.losses["held-out loss"], state.decided.hours)
         self.events.start_interval()
-        batches = next(self.loader)
+        batches, error = self._next_batches()
         while True:
             counts = {unit: sum(batch.counts[unit] for batch in batches) for unit in Unit}
-            message = self.control.exchange(self.clock.hours(), counts, self.signal.asked, self.deadline.is_near())
+            message = self.control.exchange(
+                self.clock.hours(), counts, self.signal.asked, self.deadline.is_near(), failed=error is not None)
             state.hours = message.hours
             self.engine.module.begin_step(self.budget.progress(state.hours))
             if state.interval_steps and state.step % self.rhythm.print_steps == 0:
@@ -83,10 +89,28 @@ class Trainer:
             reason = message.stop or self.budget.stop_reason(state.hours, state.step)
             if self.early_stop.reason is not None or reason is not None:
                 return self._close(self.early_stop.reason or reason)
+            if message.failed:
+                self._give_up(error)
             if self._between_steps():
                 continue  # that took time: the step is decided by a reading of the clock that knows of it
             self.step(batches, message)
-            batches = next(self.loader)
+            batches, error = self._next_batches()
+
+    def _next_batches(self) -> tuple[list, Exception | None]:
+        """The next step's micro-batches, or why there are none: an error that only matters if the step is taken."""
+        try:
+            return next(self.loader), None
+        except Exception as error:
+            return [], error
+
+    def _give_up(self, error: Exception | None) -> NoReturn:
+        """Save, then end all ranks with the error of those that cannot read their part of the next step."""
+        self._save()
+        if error is not None and not isinstance(error, UserError):
+            traceback.print_exception(error)
+        found = self.control.gather(None if error is None else " ".join(str(error).split()) or type(error).__name__)
+        rank, text = next((rank, text) for rank, text in enumerate(found) if text is not None)
+        raise AgreedError(text if self.control.world_size == 1 else f"rank {rank}: {text}")
 
     def _between_steps(self) -> bool:
         """What falls due after the last step: validation, markers, checkpoints. True if there was something; then it is done."""
@@ -212,6 +236,7 @@ class Trainer:
         if not (all(map(math.isfinite, sums)) and self.engine.weights_are_finite()):
             self.early_stop.diverge(f"losses or weights are not finite at step {state.step}; nothing of it was saved")
             return
+        state.longest_gap_s, state.longest_save_s = self.deadline.longest_gap_s, self.deadline.longest_save_s
         started = time.monotonic()
         try:
             # The clock's reading now, so that a resumed run is charged for the validation that came before.
@@ -230,6 +255,8 @@ class Trainer:
     def note_rank_failure(self, why: str) -> None:
         """summary.json of a run that lost a rank; called beside the loop, which may never move again."""
         with contextlib.suppress(OSError):
+            if self.events.summary.exists():
+                return  # the run had ended before the rank did
             self.events.write_summary("rank_failure", self.progress, why, self.outputs.newest_step())
 
     def _log_checkpoint(self, folder: str) -> None:
@@ -243,6 +270,8 @@ class Trainer:
             self._last_words(reason)
         if self.early_stop.reason != "diverged":
             self._save()
+            if state.pending_export is not None and reason not in UNFINISHED_REASONS:
+                self._export()  # the disk refused it before
         reason = self.early_stop.reason or reason
         unsaved = self._saved_step != state.step or (state.pending_export is not None and reason not in UNFINISHED_REASONS)
         if unsaved and reason != "diverged":

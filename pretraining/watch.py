@@ -196,7 +196,8 @@ class Watch:
                 self._send(json.dumps(asdict(loss)).encode())
         try:
             if self._speaks(loss.rank):
-                print(f"error: {self._text}; the run goes on from its newest checkpoint with --resume", file=sys.stderr, flush=True)
+                cure = "; the run goes on from its newest checkpoint with --resume" if loss.what.startswith("died") else ""
+                print(f"error: {self._text}{cure}", file=sys.stderr, flush=True)
                 work = threading.Thread(target=self._on_lost, args=(self._text,), daemon=True)
                 work.start()
                 work.join(ON_LOST_SECONDS)

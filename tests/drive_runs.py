@@ -29,6 +29,7 @@ from pretraining.launch import read_launch
 from pretraining.models.loading import quiet_transformers
 from pretraining.precision import select_precision
 from pretraining.preflight import make_plan
+from pretraining.stopping import StopSignal
 
 LAST_STEP = 24
 
@@ -47,7 +48,8 @@ class Driver:
         """The exit reason; with `cut` (step, signal, rank) that rank, or every one, sends itself the signal after that step."""
         plan = make_plan(resolve(parse(flags), self.launch))
         precision, _ = select_precision(plan.resolved.args.engine.precision, self.device)
-        trainer = assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), self.control, precision, self.device)
+        trainer = assemble.prepare(plan, load_hf_tokenizer(plan.tokenizer_source), self.control, precision, self.device,
+                                   StopSignal())
         if cut is not None:
             plain_step, (last, number, rank) = trainer.step, cut
 
@@ -116,7 +118,7 @@ def read(path: Path) -> Any:
     if path.name == "state.json":
         state = json.loads(text)
         state["flags"].pop("current_run_id")
-        for timed in ("timed_s", "timed_tokens"):  # of the intervals whose speed was measured, which end at a cut
+        for timed in ("timed_s", "timed_tokens", "longest_gap_s", "longest_save_s"):  # wall times, and what was timed
             del state["progress"][timed]
         del state["metrics_bytes"]
         return state

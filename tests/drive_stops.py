@@ -1,10 +1,13 @@
-"""What a rank of test_runs_stop_in_time_and_go_on.py does instead of `run_pretraining.main` alone: a clock that is wrong, a small disk."""
+"""What a rank of some tests does instead of `run_pretraining.main` alone: a clock that is wrong, a small disk, a batch that cannot be read.
+"""
 
 import os
 import resource
 import time
 
 import run_pretraining
+from dataset.errors import UserError
+from pretraining.batches.loader import StepLoader
 from pretraining.trainer import Trainer
 
 
@@ -42,6 +45,44 @@ def no_disk_for_a_while() -> int:
     """From step 5 to step 13 not even a line of metrics.jsonl."""
     _limit_between(5, 13, 300)
     return run_pretraining.main()
+
+
+def board_on_a_small_disk() -> int:
+    """From step 5 on no file can grow past 300 bytes, and TensorBoard writes at once what it is given."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    plain = SummaryWriter.add_scalar
+
+    def add_scalar(self: SummaryWriter, *inputs: object) -> None:
+        plain(self, *inputs)
+        self.flush()
+
+    SummaryWriter.add_scalar = add_scalar
+    _limit_between(5, 13, 300)
+    return run_pretraining.main()
+
+
+def no_batch_after_step_20() -> int:
+    _break_batches(20)
+    return run_pretraining.main()
+
+
+def no_batch_for_rank_1_after_step_6() -> int:
+    if os.environ["RANK"] == "1":
+        _break_batches(6)
+    return run_pretraining.main()
+
+
+def _break_batches(last: int) -> None:
+    """The batch of the step after `last` cannot be read."""
+    plain = StepLoader._build_next
+
+    def build_next(self: StepLoader) -> list:
+        if self._position >= last * self.share.global_batch:
+            raise UserError("train_shard_0.hdf5: cannot be read any more; copy it again")
+        return plain(self)
+
+    StepLoader._build_next = build_next
 
 
 def _limit_between(first: int, last: int, size: int) -> None:

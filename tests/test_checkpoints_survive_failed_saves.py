@@ -219,7 +219,7 @@ def test_a_kill_while_setting_aside_loses_no_checkpoint_to_go_on_from(tmp_path):
         supersede_later(folder, 1)
         assert names(folder) == ["step_1"]
         assert sorted(path.name for path in folder.iterdir()) == ["latest", "step_1", "superseded"]
-    assert names(folder / "superseded") == ["step_5", "step_3", "step_2"]
+    assert names(folder / "superseded") == ["step_5", "step_4", "step_3", "step_2"]
 
 
 def test_an_old_checkpoint_comes_back_where_its_replacement_is_spoilt(tmp_path):

@@ -46,7 +46,7 @@ def test_what_is_damaged_or_later_never_pushes_out_the_last_good_one(tmp_path):
     assert names(tmp_path) == ["step_9", "step_5", "step_2"]
 
 
-def test_one_generation_of_later_checkpoints_is_set_aside(tmp_path):
+def test_later_checkpoints_are_set_aside_and_stay_there(tmp_path):
     for step in (1, 2, 3, 10):
         save(tmp_path, step)
     flip(tmp_path / "step_10" / "deepspeed" / "model.pt")
@@ -55,13 +55,11 @@ def test_one_generation_of_later_checkpoints_is_set_aside(tmp_path):
     assert names(tmp_path / "superseded") == ["step_10", "step_3"]
     assert (tmp_path / "latest").read_text() == "step_2\n"
     assert find_checkpoint(tmp_path) == (tmp_path / "step_2", [])
-    supersede_later(tmp_path, 2)
-    assert names(tmp_path / "superseded") == ["step_10", "step_3"], "with nothing to move the last generation stays"
     save(tmp_path, 4)
     supersede_later(tmp_path, 1)
-    assert names(tmp_path / "superseded") == ["step_4", "step_2"]
+    assert names(tmp_path / "superseded") == ["step_10", "step_4", "step_3", "step_2"]
     supersede_later(tmp_path, -1)
-    assert (names(tmp_path), names(tmp_path / "superseded")) == ([], ["step_1"])
+    assert (names(tmp_path), names(tmp_path / "superseded")) == ([], ["step_10", "step_4", "step_3", "step_2", "step_1"])
     assert not (tmp_path / "latest").exists()
     assert find_checkpoint(tmp_path) == (None, [])
 

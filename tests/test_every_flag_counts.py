@@ -40,7 +40,8 @@ COMPANIONS: dict[str, dict] = {
     "temperature": {"method": "hidden_mse,logit"}, "do_validation": {"use_early_stopping": False},
     "logit_positions": {"method": "hidden_mse,logit"}, "truncation_factor": {"method": "hidden_mse,soft_ce"},
     "relation_heads": {"method": "minilm_v2"}, "contrastive_width": {"method": "crd"}, "contrastive_temperature": {"method": "crd"},
-    "second_stage": {"method": "att_val_two_stage"}, "load_checkpoint_id": {"resume": None}, "allow_changes": {"resume": None},
+    "second_stage": {"method": "att_val_two_stage"}, "load_checkpoint_id": {"load_training_checkpoint": "elsewhere"},
+    "allow_changes": {"resume": None},
     **{name: {"method": "distilbert"} for name in ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")},
     **{name: {"optimizer_type": "lamb"} for name in ("bias_correction", "max_coeff", "min_coeff")},
 }

@@ -75,7 +75,7 @@ FLAGS: dict[str, tuple[dict, str, str]] = {
     "predivide": ({"prescale_gradients": None, "gradient_predivide_factor": 2}, "--gradient_predivide_factor", "give one of them"),
     "resume_overwrite": ({"resume": None, "overwrite": None}, "--resume .* --overwrite", "give one of them"),
     "load_empty": ({"load_training_checkpoint": ""}, "--load_training_checkpoint is empty", "give a path"),
-    "load_id": ({"load_checkpoint_id": "step_4"}, "--load_checkpoint_id step_4: of which run", "--resume for this one"),
+    "load_id": ({"load_checkpoint_id": "step_4"}, "--load_checkpoint_id step_4: of which run", "--load_training_checkpoint FOLDER"),
     "changes": ({"allow_changes": None}, "--allow_changes is about a saved run", "give --resume"),
     "keep_none": ({"keep_checkpoints": 0}, "--keep_checkpoints 0", "number above 0"),
     "steps_between": ({"steps_between_checkpoints": 0}, "--steps_between_checkpoints 0", "-1 for never"),

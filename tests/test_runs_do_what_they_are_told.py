@@ -50,6 +50,10 @@ def test_wandb_works_offline(place):
     run = place / "out" / "wb" / "1"
     assert list(run.glob("wandb/offline-run-*/run-*.wandb")), done.stderr
     assert len(losses(run)) == 2
+    name = json.loads((run / "checkpoints" / "step_4" / "state.json").read_text())["wandb_id"]
+    launching.train(flags(place, "wb", "--report_to", "wandb", "--current_run_id", "1", "--resume", "--allow_changes", "--max_steps", "6"),
+                    WANDB_MODE="offline")
+    assert len(losses(run)) == 3 and {path.stem for path in run.glob("wandb/offline-run-*/run-*.wandb")} == {f"run-{name}"}
 
 
 def test_dry_run_does_one_step_of_everything_and_leaves_nothing(place):

@@ -211,7 +211,8 @@ def test_tensorboard_shows_a_resumed_run_once(place, zygote):
 
     board_flags = [*flags(place, "board"), "--report_to", "tensorboard"]
     zygote.run([*board_flags, "--num_epochs", "2", "--keep_checkpoints", "3"])
-    zygote.run([*board_flags, "--resume", "--load_checkpoint_id", "step_4", "--allow_changes"])
+    own = ["--load_training_checkpoint", str(run_of(place, "board")), "--load_checkpoint_id", "step_4", "--allow_changes"]
+    zygote.run([*board_flags, *own])
     board = EventAccumulator(str(run_of(place, "board") / "tensorboard"))
     board.Reload()
     assert [scalar.step for scalar in board.Scalars("train/loss")] == [event["step"] for event in events(run_of(place, "board"))]

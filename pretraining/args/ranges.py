@@ -86,11 +86,9 @@ def _check_checkpoints(args: Args) -> None:
         raise UserError(f"--keep_checkpoints {checkpoints.keep_checkpoints}: a number above 0 is needed")
     if args.run.resume and args.run.overwrite:
         raise UserError("--resume goes on with the run in the folder and --overwrite moves it aside; give one of them")
-    going_on = args.run.resume or checkpoints.load_training_checkpoint is not None
-    if checkpoints.load_checkpoint_id is not None and not going_on:
-        raise UserError(f"--load_checkpoint_id {checkpoints.load_checkpoint_id}: of which run? --load_training_checkpoint FOLDER says it, "
-                        "or --resume for this one")
-    if checkpoints.allow_changes and not going_on:
+    if checkpoints.load_checkpoint_id is not None and checkpoints.load_training_checkpoint is None:
+        raise UserError(f"--load_checkpoint_id {checkpoints.load_checkpoint_id}: of which run? --load_training_checkpoint FOLDER says it")
+    if checkpoints.allow_changes and not args.run.resume and checkpoints.load_training_checkpoint is None:
         raise UserError("--allow_changes is about a saved run; give --resume or --load_training_checkpoint too")
 
 

@@ -51,8 +51,6 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     check_ranges(args)
     notes.extend(_idle_flags(args))
     total_hours = args.budget.total_training_time
-    if args.budget.early_exit_time_marker is None:
-        args.budget.early_exit_time_marker = total_hours
     if args.engine.fp16 and "fp16" in args.commanded and "precision" not in args.commanded:
         args.engine.precision = "fp16"  # the command line overrides a recipe's --precision
     if args.engine.precision is None:
@@ -70,7 +68,7 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     args.optimization.gradient_accumulation_steps = accumulation
     return Resolved(
         args=args, launch=launch, methods=methods, accumulation=accumulation, total_hours=total_hours,
-        exit_hours=min(total_hours, args.budget.early_exit_time_marker), markers=_markers(args),
+        exit_hours=min(total_hours, args.budget.early_exit_time_marker or total_hours), markers=_markers(args),
         simulated_seconds_per_step=_simulated_seconds(args.budget.clock), deepspeed_file=deepspeed_file,
         deadline=_deadline(args.checkpoints.deadline, launch, notes), notes=notes,
     )
@@ -178,7 +176,7 @@ def _deadline(text: str | None, launch: Launch, notes: list[str]) -> float | Non
             at = datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError, OSError):
             raise UserError(f"--deadline {text}: a time such as 2026-12-01T08:00 (local) or 2026-12-01T08:00+01:00, or none") from None
-        if launch.rank == 0 and at <= time.time():  # the clocks of other machines may be wrong and decide nothing
+        if launch.world_size == 1 and at <= time.time():  # several ranks stop at once: the clocks of their machines may differ
             raise UserError(f"--deadline {text} has passed; give a later time, or none")
         return at
     slurm = os.environ.get(SLURM_END)
