@@ -44,7 +44,8 @@ def test_a_lost_rank_ends_the_others_and_one_of_them_says_so(cases, name, lost, 
     assert case["seconds"] < SOON
     for rank, said in enumerate(case["stderr"]):
         if rank == speaker:
-            assert said.startswith(f"error: rank {lost} (host ") and said.endswith(text + GOES_ON) and said.count("\n") == 1
+            cure = GOES_ON if what == KILLED else "\n"
+            assert said.startswith(f"error: rank {lost} (host ") and said.endswith(text + cure) and said.count("\n") == 1
         else:
             assert said == "", f"rank {rank}"
     assert len(case["on_lost"]) == 1 and case["on_lost"][0].endswith(text)
