@@ -10,7 +10,7 @@ from dataset.errors import UserError, run_command
 from pretraining.args.parser import parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import read_launch
-from pretraining.run_folder import RunFolder, finished_reason, run_path
+from pretraining.run_folder import RunFolder, check_limits, finished_reason, run_path
 from pretraining.stopping import StopSignal
 
 # The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
@@ -28,17 +28,18 @@ def main() -> int:
             for note in resolved.notes:
                 print(f"note: {note}", file=sys.stderr)
         return 0
-    finished = finished_reason(RunFolder(run_path(args))) if args.run.resume and not args.checkpoints.allow_changes else None
+    folder = RunFolder(run_path(args))
+    finished = finished_reason(folder) if args.run.resume and not args.checkpoints.allow_changes else None
     if finished is not None:
+        check_limits(folder, args, finished)
         if launch.rank == 0:
-            print(f"note: --resume: {run_path(args)} holds a finished run ({finished}); nothing to do. --allow_changes goes on with it "
-                  "under a longer budget", file=sys.stderr)
+            print(f"note: --resume: {run_path(args)} holds a finished run ({finished}); nothing to do", file=sys.stderr)
         return 0
     from pretraining.preflight import make_plan
 
-    plan = make_plan(resolved)
     # From here on a signal is remembered: the imports below take seconds, in which it would end the process with another status.
     signal = StopSignal(speaks=launch.rank == 0)
+    plan = make_plan(resolved)
     from pretraining import assemble
 
     if not args.run.dry_run:

@@ -210,7 +210,8 @@ def find_checkpoint(folder: Path, name: str | None = None, ours: bool = True) ->
             return checkpoint, warnings
         warnings.append(f"checkpoint {checkpoint} is damaged ({problem}); going back to the one before")
     if candidates:
-        raise UserError(f"{folder}: every checkpoint is damaged ({problem}); --overwrite moves the run aside and starts afresh")
+        found = "; ".join(f"{checkpoint.name}: {damage(checkpoint)}" for checkpoint in candidates[:_SHOWN])
+        raise UserError(f"{folder}: every checkpoint is damaged ({found}); --overwrite moves the run aside and starts afresh")
     return None, warnings
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from dataset.errors import UserError
 from dataset.files import reason, write_json
 from pretraining.console import Console, say
+from pretraining.run_folder import UNFINISHED_REASONS
 from pretraining.signals import Unit
 from pretraining.throughput import CostPerToken, share_of_peak
 from pretraining.tracking import Tracking, finite
@@ -45,11 +46,14 @@ class Events:
         if self.tracking is not None:
             say(text)
 
-    def log(self, event: str, state: Any, progress: float, values: dict[str, Any]) -> None:
-        """An event at the hours of the last agreed clock reading. Its work does not count as training speed."""
+    def log(self, event: str, state: Any, progress: float, values: dict[str, Any], is_new: bool = True) -> None:
+        """An event at the hours of the last agreed clock reading. Its work does not count as training speed.
+
+        `is_new` is false for what an earlier piece of the run did: it is logged again and not said again.
+        """
         if self.tracking is not None:
             self.tracking.log({"event": event, **_place(state, progress), **values})
-            if event in ("validation", "marker", "checkpoint"):
+            if is_new and event in ("validation", "marker", "checkpoint"):
                 shown = ", ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
                                   for name, value in values.items())
                 say(f"{event} at step {state.step}: {shown}")
@@ -97,7 +101,7 @@ class Events:
                             "writes it once there is room") from None
         kept = f"; the last good state is checkpoints/step_{saved_step}" if exit_reason == "diverged" and saved_step is not None else ""
         say(f"stopped: {exit_reason}{f' ({why})' if why else ''} after {state.step} steps, {state.hours:.3f} h; closing work took "
-            f"{closing_s:.1f} s{kept}")
+            f"{closing_s:.1f} s{kept}{'; --resume goes on' if exit_reason in UNFINISHED_REASONS else ''}")
 
     def write_summary(self, exit_reason: str, state: Any, why: str | None, saved_step: int | None, closing_s: float = 0.0) -> None:
         """summary.json, by whichever rank is left to write it."""

@@ -58,6 +58,10 @@ class Outputs:
         found = complete_checkpoints(self.folder.checkpoints)
         return checkpoint_step(found[0]) if found else None
 
+    def has_export(self, state: Any, fraction: float) -> bool:
+        """Whether the export of this step is there, from before a kill."""
+        return (self.folder.finetune / marker_name(fraction, state.step) / "run_state.json").is_file()
+
     def export(self, engine: Engine, state: Any, fraction: float) -> str:
         """The student as a Hugging Face folder named after `fraction` of the budget; returns its path relative to the run's.
 
@@ -68,8 +72,7 @@ class Outputs:
         weights = engine.master_weights()
 
         def work() -> str | None:
-            # A run that was killed after its export comes by here again.
-            if (path / "run_state.json").is_file():
+            if self.has_export(state, fraction):
                 return None
             try:
                 export_student(self.recipe, weights, path, {

@@ -5,10 +5,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from dataset.errors import UserError
 from pretraining.args.parser import Args
 
 UNFINISHED_REASONS = ("signal", "deadline", "rank_failure")
+_LIMITS = ("total_training_time", "early_exit_time_marker", "max_steps", "num_epochs")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,18 @@ def check_run_folder(args: Args) -> RunFolder:
     if has_checkpoint and not goes_on_here(args):
         what = f"a finished run ({finished})" if finished else "an unfinished run with checkpoints"
         raise UserError(f"{path} holds {what}; --resume goes on with it, --overwrite moves it aside")
-    return RunFolder(path, occupied=not has_checkpoint and _holds_run(path))
+    # A run that was killed before its first checkpoint and export left nothing that --resume could lose.
+    empty = args.run.resume and not finished and not any(folder.finetune.glob("progress_*"))
+    return RunFolder(path, occupied=not has_checkpoint and not empty and _holds_run(path))
+
+
+def check_limits(folder: RunFolder, args: Args, finished: str) -> None:
+    """UserError where the flags would let a finished run train on: doing nothing is then not what is meant."""
+    old = yaml.safe_load((folder.path / "args.yaml").read_text(encoding="utf-8")) if (folder.path / "args.yaml").is_file() else {}
+    others = [f"{name}: {old[name]} -> {args.get(name)}" for name in _LIMITS if name in old and old[name] != args.get(name)]
+    if others:
+        raise UserError(f"--resume: {folder.path} holds a finished run ({finished}) of other limits ({'; '.join(others)}); --allow_changes "
+                        "goes on with it under the new ones")
 
 
 def source_checkpoints(args: Args) -> Path | None:

@@ -111,6 +111,7 @@ def _begin(plan: Plan, config: dict[str, Any], saved: Saved) -> None:
     _cut_back(folder, saved)
     for change in saved.changes:
         say(f"note: --allow_changes: {change}")
+    say(f"run folder: {folder.path}")
     progress = saved.state.get("progress")
     if progress is not None:
         say(f"resumed from {saved.checkpoint} at step {progress['step']}, {progress['hours']:.3f} h")
@@ -149,7 +150,7 @@ def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
         return Saved(data)
     state = read_state(checkpoint)
     _check_world(state, control)
-    return Saved(data, checkpoint, state, is_own, _changes(plan, state, data))
+    return Saved(data, checkpoint, state, is_own, _changes(plan, state, data, is_own))
 
 
 def _newest(folder: Path, name: str | None, ours: bool) -> Path | None:
@@ -159,18 +160,19 @@ def _newest(folder: Path, name: str | None, ours: bool) -> Path | None:
     return checkpoint
 
 
-def _changes(plan: Plan, state: dict[str, Any], data: dict[str, Any]) -> list[str]:
+def _changes(plan: Plan, state: dict[str, Any], data: dict[str, Any], is_own: bool) -> list[str]:
     """What differs from the saved run and changes what is computed; UserError unless --allow_changes."""
     args = plan.resolved.args
     flags = list(changed_flags(state["flags"], args.as_dict(), plan.resolved.methods))
-    unreadable = [line for name, line in flags if name in STATE_FLAGS]
-    if unreadable:
-        raise UserError(f"the saved optimizer state cannot be read by this run ({'; '.join(unreadable)}); give the old values, or start "
-                        "another run with --current_run_id")
     changes = [line for _, line in flags] + [*changed_options(state["options"], file_options(plan)), *changed_data(state["data"], data)]
+    fresh = "start another run with --current_run_id" if is_own else "leave --load_training_checkpoint out"
+    unreadable = [name for name, _ in flags if name in STATE_FLAGS]
+    if unreadable:
+        raise UserError(f"this run differs from the saved one ({'; '.join(changes)}), and with another {' and '.join(unreadable)} it "
+                        f"cannot read its optimizer state; give the old values, or {fresh}")
     if changes and not args.checkpoints.allow_changes:
-        raise UserError(f"what is computed would differ from the saved run ({'; '.join(changes)}); bring the old back, start another run "
-                        "with --current_run_id, or go on all the same with --allow_changes")
+        raise UserError(f"what is computed would differ from the saved run ({'; '.join(changes)}); bring the old back, {fresh}, or go on "
+                        "all the same with --allow_changes")
     return changes
 
 

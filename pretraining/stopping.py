@@ -37,34 +37,38 @@ class EarlyStop:
 
 
 class StopSignal:
-    """Remembers SIGTERM, SIGINT and SIGUSR1, so that all ranks can agree to save and stop before the next step.
+    """Remembers SIGTERM, SIGINT, SIGUSR1 and SIGHUP, so that all ranks can agree to save and stop before the next step.
+
+    A SIGHUP that is ignored (nohup) stays ignored.
 
     The same wish often arrives twice, from a scheduler or a terminal and once more from the launcher, so repetitions change nothing. Only
     somebody who presses Ctrl-C again after `PATIENCE_S` means that it should end at once. Handlers belong to the main thread: the loader's
     thread is never interrupted.
     """
 
-    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     PATIENCE_S = 3.0
 
     def __init__(self, speaks: bool = False) -> None:
         """`speaks`: whether to say that the wish was heard; until the next step nothing else tells."""
-        self._first: float | None = None
+        self.name: str | None = None  # of the first signal that came
+        self._first = 0.0
         self._speaks = speaks
         for number in self.NUMBERS:
-            signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     @property
     def asked(self) -> bool:
-        return self._first is not None
+        return self.name is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first = now
+        if self.name is None:
+            self._first, self.name = now, signal.Signals(number).name
             if self._speaks:
                 # Not through Python's buffered streams, in the middle of whose writing this may come.
-                text = f"note: {signal.Signals(number).name}: saving and stopping before the next step (Ctrl-C again after 3 s: at once)\n"
+                text = f"note: {self.name}: saving and stopping before the next step (Ctrl-C again after 3 s: at once)\n"
                 with contextlib.suppress(OSError):
                     os.write(2, text.encode())
         elif number == signal.SIGINT and now - self._first > self.PATIENCE_S:

@@ -69,7 +69,7 @@ class Trainer:
         self._sums.start(state.interval)
         if self._saved_step is not None:
             # metrics.jsonl was cut back to what it held when this checkpoint was about to be saved.
-            self._log_checkpoint(f"checkpoints/step_{state.step}")
+            self._log_checkpoint(f"checkpoints/step_{state.step}", is_new=False)
         if state.pending_export is not None:
             self.clock.start()
             self._export()
@@ -214,14 +214,14 @@ class Trainer:
     def _export(self) -> None:
         """The student as it is now, named after the marker it stands for. What the disk refuses stays pending."""
         state = self.progress
-        fraction = state.pending_export
+        fraction, is_new = state.pending_export, not self.outputs.has_export(state, state.pending_export)
         try:
             folder = self.outputs.export(self.engine, state, fraction)
         except SaveError as error:
             self._refuse(f"no export at step {state.step}", error)
             return
         state.pending_export, state.exported_step = None, state.step
-        self.events.log("marker", state, self.budget.progress(state.hours), {"fraction": fraction, "folder": folder})
+        self.events.log("marker", state, self.budget.progress(state.hours), {"fraction": fraction, "folder": folder}, is_new)
 
     def _save(self) -> None:
         """A training checkpoint, unless this step has one. The run ends as diverged where losses or weights are not finite any more."""
@@ -259,8 +259,8 @@ class Trainer:
                 return  # the run had ended before the rank did
             self.events.write_summary("rank_failure", self.progress, why, self.outputs.newest_step())
 
-    def _log_checkpoint(self, folder: str) -> None:
-        self.events.log("checkpoint", self.progress, self.budget.progress(self.progress.hours), {"folder": folder})
+    def _log_checkpoint(self, folder: str, is_new: bool = True) -> None:
+        self.events.log("checkpoint", self.progress, self.budget.progress(self.progress.hours), {"folder": folder}, is_new)
 
     def _close(self, reason: str) -> str:
         """Work after the last step: final validation, export, checkpoint, summary. Its time is reported apart."""
@@ -278,10 +278,20 @@ class Trainer:
             newest = "there is no checkpoint" if self._saved_step is None else f"the newest checkpoint is step_{self._saved_step}"
             raise AgreedError(f"the run ended ({reason}) at step {state.step} and could not be saved whole ({self._refused}); {newest}: "
                               "mend that and --resume")
+        why = self._why(reason)
         # All ranks wait for it: a launcher that sees one of them end may take the others away.
         self.control.on_first(lambda: self.events.summarise(
-            reason, state, self.budget.progress(state.hours), self.early_stop.why, self._saved_step, time.monotonic() - started))
+            reason, state, self.budget.progress(state.hours), why, self._saved_step, time.monotonic() - started))
         return reason
+
+    def _why(self, reason: str) -> str | None:
+        """What a person wants to know beside the reason; all ranks call it together."""
+        if reason == "signal":
+            heard = self.control.gather(self.signal.name)
+            return next((f"{name} at rank {rank}" if len(heard) > 1 else name for rank, name in enumerate(heard) if name), None)
+        if reason == "deadline":
+            return f"a step and a checkpoint may take {self.deadline.reserve_s:.0f} s, and it is that near"
+        return self.early_stop.why
 
     def _last_words(self, reason: str) -> None:
         """The last report, validation and export of a run that will not go on."""

@@ -3,8 +3,10 @@
 
 import os
 import resource
+import signal
 import time
 
+import pretraining.preflight
 import run_pretraining
 from dataset.errors import UserError
 from pretraining.batches.loader import StepLoader
@@ -59,6 +61,18 @@ def board_on_a_small_disk() -> int:
 
     SummaryWriter.add_scalar = add_scalar
     _limit_between(5, 13, 300)
+    return run_pretraining.main()
+
+
+def signalled_at_once() -> int:
+    """SIGTERM while the plan is made, before torch would be imported."""
+    plain = pretraining.preflight.make_plan
+
+    def make_plan(resolved: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(resolved)
+
+    pretraining.preflight.make_plan = make_plan
     return run_pretraining.main()
 
 

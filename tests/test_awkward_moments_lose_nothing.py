@@ -58,6 +58,31 @@ def test_an_early_stop_that_was_decided_stays_decided(place, zygote, point):
     assert (done["exit_reason"], done["steps"], done["markers"]) == ("early_stop", 10, ["progress_0.5_step_10"])
 
 
+def test_a_signal_that_comes_before_the_first_step_is_not_lost(place, zygote):
+    life = zygote.start(flags(place, "soon"), call="drive_stops:signalled_at_once")
+    assert life.wait() == [EXIT_REQUEUE], life.stderr()
+    assert summary(run_of(place, "soon"))["steps"] == 0 and "SIGTERM: saving and stopping" in life.stderr()
+    zygote.run([*flags(place, "soon"), "--resume"])
+    assert summary(run_of(place, "soon"))["steps"] == 20
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_leaves_no_folder_behind(place, zygote, straight):
+    for _ in range(2):
+        killed = zygote.start([*flags(place, "young"), "--resume"], patches={"signal_after": {"step": 3, "number": int(signal.SIGKILL)}})
+        assert killed.wait() == [-signal.SIGKILL]
+    zygote.run([*flags(place, "young"), "--resume"])
+    assert without_times(run_of(place, "young")) == without_times(straight)
+    assert not list(run_of(place, "young").parent.glob("young.old_*"))
+
+
+def test_what_an_earlier_piece_did_is_not_said_again(place, zygote):
+    life = zygote.start(flags(place, "said"), fault={"point": "after the export's rename", "count": 1, "rank": 0})
+    assert life.wait() == [-signal.SIGKILL]
+    life = zygote.run([*flags(place, "said"), "--resume"])
+    assert "at step 10: folder" not in life.stderr() and "marker at step 10" not in life.stderr()
+    assert [event["step"] for event in events(run_of(place, "said"), "marker")] == [10, 20]
+
+
 def test_shards_of_other_content_are_noticed_though_they_are_called_the_same(place, zygote, tmp_path):
     stopped(place, zygote, "content")
     make_shards(tmp_path / "others", rows=40, masking="none", seed=9)

@@ -53,10 +53,16 @@ class FlagInfo:
     choices: tuple[str, ...] | None = None
     no_effect: str | None = None
     bare: Any = None  # the value of the flag without a word after it; None: a word is needed
+    metavar: str | None = None  # what --help shows in the place of its value
 
     @property
     def is_bool(self) -> bool:
         return self.kind is parse_bool
+
+    @property
+    def placeholder(self) -> str:
+        """What --help shows in the place of the value."""
+        return self.metavar or {parse_bool: "true|false", int: "N", parse_int: "N", float: "X"}.get(self.kind, "WORD")
 
     def convert(self, word: object) -> Any:
         """The value that a command-line word or a recipe's scalar or list stands for; ValueError if it stands for none."""
@@ -80,6 +86,7 @@ def flag(
     choices: tuple[str, ...] | None = None,
     no_effect: str | None = None,
     bare: Any = None,
+    metavar: str | None = None,
 ) -> Any:
     """A dataclass field that is a command-line flag.
 
@@ -91,7 +98,7 @@ def flag(
     if kind is parse_bool:
         bare = True
     metadata = {
-        "kind": kind, "help": help, "choices": choices, "no_effect": no_effect, "bare": bare,
+        "kind": kind, "help": help, "choices": choices, "no_effect": no_effect, "bare": bare, "metavar": metavar,
     }
     return field(default=default, metadata=metadata)
 

@@ -18,7 +18,7 @@ from pretraining.args.checkpoints import CheckpointFlags
 from pretraining.args.data import DataFlags
 from pretraining.args.distillation import DistillationFlags
 from pretraining.args.engine import EngineFlags
-from pretraining.args.flags import FlagInfo, flags_of
+from pretraining.args.flags import UNLIMITED_STEPS, FlagInfo, flags_of
 from pretraining.args.model import ModelFlags
 from pretraining.args.optimization import OptimizationFlags
 from pretraining.args.run import RunFlags
@@ -77,6 +77,13 @@ ONE_SHOT = ("print_config", "dry_run", "resume", "overwrite", "local_rank", "loa
             "allow_changes", "deadline")
 
 
+_STATUSES = """exit status:
+  0   the run has ended, or had ended before
+  75  it was asked to stop, or a deadline came: --resume goes on (under torchrun 0)
+  1   a rank was lost: --resume goes on
+  2   a mistake, or an end that could not be saved"""
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """Scalars stay text and mean what they mean on the command line: YAML itself reads `010` as 8 and `1:30` as 90.
 
@@ -104,6 +111,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _build_parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+                           epilog=_STATUSES,
                            description="Distil or pre-train a BERT-family encoder under a wall-clock budget.")
     parser.add_argument("--config", metavar="RECIPE", help="YAML of flags; the command line overrides it")
     for group_name, group in GROUPS.items():
@@ -113,9 +121,12 @@ def _build_parser(prog: str) -> argparse.ArgumentParser:
             text = info.help + (f" [no effect: {info.no_effect}]" if info.no_effect else "")
             if info.choices:
                 text += f" ({', '.join(info.choices)})"
-            metavar = info.name.upper().rsplit("_", 1)[-1]
+            if info.default not in (None, "", UNLIMITED_STEPS, False):
+                text += f" [default: {info.default}]"
+            if info.is_bool and info.default is True:
+                text += f"; --no_{info.name} switches it off"
             optional = {"nargs": "?", "const": "true"} if info.bare is not None else {}
-            section.add_argument(*names, default=None, metavar=metavar, help=text.replace("%", "%%"), **optional)
+            section.add_argument(*names, default=None, metavar=info.placeholder, help=text.replace("%", "%%"), **optional)
             if info.is_bool and info.default is True:
                 section.add_argument(f"--no_{info.name}", dest=info.name, action="store_const", const="false",
                                      help=argparse.SUPPRESS)

@@ -178,6 +178,7 @@ def _deadline(text: str | None, launch: Launch, notes: list[str]) -> float | Non
             raise UserError(f"--deadline {text}: a time such as 2026-12-01T08:00 (local) or 2026-12-01T08:00+01:00, or none") from None
         if launch.world_size == 1 and at <= time.time():  # several ranks stop at once: the clocks of their machines may differ
             raise UserError(f"--deadline {text} has passed; give a later time, or none")
+        notes.append(f"the run saves and stops before {datetime.fromtimestamp(at).isoformat(timespec='seconds')}")
         return at
     slurm = os.environ.get(SLURM_END)
     if slurm is None:
@@ -186,5 +187,6 @@ def _deadline(text: str | None, launch: Launch, notes: list[str]) -> float | Non
     if not time.time() < end < MAX_TIME:
         notes.append(f"{SLURM_END}={slurm}: not a time to come, and not used; --deadline sets one")
         return None
-    notes.append(f"the run saves and stops before the Slurm job ends at {datetime.fromtimestamp(end).isoformat()}; --deadline none: not")
+    notes.append(f"the run saves and stops before the Slurm job ends at {datetime.fromtimestamp(end).isoformat()} (--deadline none "
+                 "switches this off)")
     return float(end)

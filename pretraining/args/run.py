@@ -12,7 +12,8 @@ class RunFlags:
     current_run_id: str = flag("", "name of this run of the experiment: a folder")
     project_name: str = flag("budget-lm-pretraining", "project in W&B, and recorded in environment.json")
     overwrite: bool = flag(False, "move a run that is already in the folder aside and start afresh")
-    resume: bool = flag(False, "go on from the newest complete checkpoint of this run folder; start fresh if there is none")
+    resume: bool = flag(
+        False, "go on from the newest complete checkpoint of this run folder; start fresh if there is none, do nothing if it has ended")
     seed: int = flag(42, "seed of initialisation, data order, masking and dropout")
     print_steps: int = flag(100, "a train event in metrics.jsonl and a line or bar update every so many optimizer steps")
     log_throughput_every: int = flag(
