@@ -7,15 +7,27 @@ import sys
 import yaml
 
 from dataset.errors import UserError, run_command
-from pretraining.args.parser import parse
+from pretraining.args.parser import Args, parse
 from pretraining.args.resolve import resolve
-from pretraining.launch import read_launch
+from pretraining.launch import Launch, read_launch
 from pretraining.run_folder import RunFolder, check_limits, finished_reason, run_path
 from pretraining.stopping import StopSignal
 
 # The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
 EXIT_REQUEUE = 75
 STOPPED = ("signal", "deadline")
+
+
+def _has_ended(args: Args, launch: Launch) -> bool:
+    """Whether --resume has nothing to go on with, which is said; UserError where the flags ask for more."""
+    folder = RunFolder(run_path(args))
+    finished = finished_reason(folder)
+    if finished is None:
+        return False
+    check_limits(folder, args, finished)
+    if launch.rank == 0:
+        print(f"note: --resume: {folder.path} holds a finished run ({finished}); nothing to do", file=sys.stderr)
+    return True
 
 
 def main() -> int:
@@ -28,12 +40,7 @@ def main() -> int:
             for note in resolved.notes:
                 print(f"note: {note}", file=sys.stderr)
         return 0
-    folder = RunFolder(run_path(args))
-    finished = finished_reason(folder) if args.run.resume and not args.checkpoints.allow_changes else None
-    if finished is not None:
-        check_limits(folder, args, finished)
-        if launch.rank == 0:
-            print(f"note: --resume: {run_path(args)} holds a finished run ({finished}); nothing to do", file=sys.stderr)
+    if args.run.resume and not args.checkpoints.allow_changes and _has_ended(args, launch):
         return 0
     from pretraining.preflight import make_plan
 

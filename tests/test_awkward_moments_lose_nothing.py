@@ -12,8 +12,8 @@ import pytest
 import torch
 from launching import events, losses, summary, without_times
 from safetensors.torch import load_file
-from test_runs_stop_in_time_and_go_on import EXIT_REQUEUE, flags, last_export, names, run_of, same
-from tiny import make_shards, make_teacher
+from stops_case import EXIT_REQUEUE, flags, last_export, make_place, names, run_of, same
+from tiny import make_shards
 
 from dataset import errors
 from pretraining import stopping
@@ -28,14 +28,12 @@ EARLY = ["--do_validation", "--use_early_stopping", "--early_stop_time", "7", "-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("awkward")
-    make_teacher(folder / "teacher")
-    make_shards(folder / "shards", rows=40, masking="none")
-    return folder
+    return make_place(tmp_path_factory.mktemp("awkward"))
 
 
 @pytest.fixture(scope="module")
 def straight(place, zygote):
+    """The folder of the run that nobody disturbed."""
     zygote.run(flags(place, "straight"))
     return run_of(place, "straight")
 

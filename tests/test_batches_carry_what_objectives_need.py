@@ -205,7 +205,8 @@ def test_micro_batches_ranks_and_resumes_see_the_same_words(unmasked, world, mic
 
     def steps(world, rank, micro, accumulation, first=0):
         reader = ShardReader(infos, VOCABULARY, None, MaskingRule(1, EXCLUDED), augmentation=AUGMENTATION)
-        return StepLoader(GlobalOrder(1, [info.rows for info in infos]), reader, Share(rank, world, micro, accumulation), first, 0, False)
+        share = Share(rank, world, micro, accumulation)
+        return StepLoader(GlobalOrder(1, [info.rows for info in infos]), reader, share, first * share.global_batch, 0, False)
 
     def words(batches):
         ordered = sorted(batches, key=lambda batch: batch.micro_index)
