@@ -10,12 +10,11 @@ from dataset.errors import UserError, run_command
 from pretraining.args.parser import Args, parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch, read_launch
-from pretraining.run_folder import RunFolder, check_limits, finished_reason, run_path
+from pretraining.run_folder import UNFINISHED_REASONS, RunFolder, check_limits, finished_reason, run_path
 from pretraining.stopping import StopSignal
 
 # The exit status of a run that was asked to stop and saved itself; a scheduler can queue it again (EX_TEMPFAIL of sysexits.h).
 EXIT_REQUEUE = 75
-STOPPED = ("signal", "deadline")
 
 
 def _has_ended(args: Args, launch: Launch) -> bool:
@@ -51,14 +50,14 @@ def main() -> int:
 
     if not args.run.dry_run:
         # torchrun would take any status but 0 for a failure, and with --max_restarts start again what was asked to stop.
-        requeue = assemble.run(plan, signal) in STOPPED and "TORCHELASTIC_RUN_ID" not in os.environ
+        requeue = assemble.run(plan, signal) in UNFINISHED_REASONS and "TORCHELASTIC_RUN_ID" not in os.environ
         return EXIT_REQUEUE if requeue else 0
     # All ranks must agree on the folder before they can talk; they share the launch's port.
     folder = plan.folder.existing_ancestor / f".dry_run_{os.environ['MASTER_PORT']}"
     try:
         assemble.dry_run_flags(plan, folder)
         reason = assemble.run(plan, signal)
-        if reason in STOPPED:
+        if reason in UNFINISHED_REASONS:
             raise UserError(f"--dry_run: a {reason} came before its step; give it more time")
         if launch.rank == 0:
             print(assemble.describe_dry_run(folder))

@@ -10,7 +10,6 @@ the loop's time outside steps and outside waiting for data (message, clock, budg
 
 import argparse
 import multiprocessing
-import os
 import shutil
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common import base_flags, describe_machine, make_inputs, our_trainer
-from dataset.files import remove_folder
+from dataset.files import fsync_path, remove_folder
 
 if TYPE_CHECKING:
     from pretraining.trainer import Trainer
@@ -44,9 +43,7 @@ def plain_save(trainer: "Trainer", file: Path) -> None:
     import torch
 
     torch.save({"module": trainer.engine.module.state_dict(), "optimizer": trainer.engine.deepspeed.optimizer.state_dict()}, file)
-    descriptor = os.open(file, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    fsync_path(file)
 
 
 def compare_saving(trainer: "Trainer", folder: Path, rounds: int) -> None:

@@ -39,9 +39,14 @@ def _rank() -> str:
     return os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _print_error(error: UserError) -> None:
     """On rank 0, and on the first rank of every other machine, whose files may lack what rank 0 has."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if is_printing_rank():
         print(f"error: {text}", file=sys.stderr, flush=True)
     elif not error.agreed and os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")) == "0":

@@ -22,9 +22,9 @@ def reason(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
-def fsync_directory(folder: Path) -> None:
-    """Make a rename inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make the content of a file, or the renames inside a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -35,12 +35,8 @@ def fsync_tree(folder: Path) -> None:
     """fsync every file and folder below `folder`, `folder` itself last."""
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
-            descriptor = os.open(Path(root) / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        fsync_directory(Path(root))
+            fsync_path(Path(root) / name)
+        fsync_path(Path(root))
 
 
 @contextmanager
@@ -50,13 +46,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}_{path.name}")
     try:
         yield partial
-        descriptor = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync_path(partial)
         os.replace(partial, path)
-        fsync_directory(path.parent)
+        fsync_path(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -92,7 +84,7 @@ def replace_folder(partial: Path, final: Path) -> None:
         if old.exists():
             os.replace(old, final)
         raise
-    fsync_directory(final.parent)
+    fsync_path(final.parent)
     remove_path(old)
 
 
@@ -101,7 +93,7 @@ def remove_folder(path: Path) -> None:
     removed = path.with_name(f"{REMOVED_PREFIX}{path.name}")
     remove_path(removed)
     os.replace(path, removed)
-    fsync_directory(path.parent)
+    fsync_path(path.parent)
     remove_path(removed)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.shard_format import ShardInfo, check_tokenizer
 from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size
 from pretraining.assemble_models import Models, build_models, layers_compared
@@ -86,7 +86,7 @@ def _run_watched(
         # What torch raised may only be this rank's view of another one's death; then the watch ends the process.
         if not isinstance(error, (UserError, KeyboardInterrupt)):
             watch.verdict(VERDICT_S)
-        watch.failed(" ".join(str(error).split()) or type(error).__name__)
+        watch.failed(one_line(error))
         if isinstance(error, UserError) and control.rank != 0 and not watch.is_active:
             print(f"error: rank {control.rank}: {error}", file=sys.stderr, flush=True)
         raise
@@ -158,7 +158,7 @@ def _load(engine: Engine, start: Saved) -> None:
         if not start.changes:
             raise
         raise AgreedError(f"--allow_changes: {start.checkpoint} does not fit a run with {'; '.join(start.changes)} "
-                          f"({' '.join(str(error).split())[:200]}); give the old values, or start another run") from error
+                          f"({one_line(error)[:200]}); give the old values, or start another run") from error
     engine.load_scaler_state(start.state["scaler"])
 
 

@@ -22,7 +22,7 @@ from dataset.errors import UserError
 from dataset.files import (
     PARTIAL_PREFIX,
     REPLACED_PREFIX,
-    fsync_directory,
+    fsync_path,
     fsync_tree,
     reason,
     remove_folder,
@@ -204,14 +204,16 @@ def find_checkpoint(folder: Path, name: str | None = None, ours: bool = True) ->
         _refuse_others(folder)
     if name is not None and not (name in NEWEST and candidates):
         return _named(folder, name, candidates), warnings
+    problems = []
     for checkpoint in candidates:
         problem = damage(checkpoint)
         if problem is None:
             return checkpoint, warnings
+        problems.append(f"{checkpoint.name}: {problem}")
         warnings.append(f"checkpoint {checkpoint} is damaged ({problem}); going back to the one before")
     if candidates:
-        found = "; ".join(f"{checkpoint.name}: {damage(checkpoint)}" for checkpoint in candidates[:_SHOWN])
-        raise UserError(f"{folder}: every checkpoint is damaged ({found}); --overwrite moves the run aside and starts afresh")
+        raise UserError(f"{folder}: every checkpoint is damaged ({'; '.join(problems[:_SHOWN])}); --overwrite moves the run aside and "
+                        "starts afresh")
     return None, warnings
 
 
@@ -269,8 +271,8 @@ def supersede_later(folder: Path, step: int) -> None:
         (folder / "latest").unlink(missing_ok=True)
     for path in later:
         replace_folder(path, aside / path.name)
-    fsync_directory(aside)
-    fsync_directory(folder)
+    fsync_path(aside)
+    fsync_path(folder)
 
 
 def clean_partials(run: Path) -> None:

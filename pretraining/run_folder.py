@@ -76,7 +76,7 @@ def check_run_folder(args: Args) -> RunFolder:
         raise UserError(f"--load_training_checkpoint {args.checkpoints.load_training_checkpoint}: no checkpoint in {source}; give the "
                         "folder of a run, or its checkpoints folder")
     named = args.checkpoints.load_checkpoint_id
-    if named is not None and args.run.resume and source.resolve() == folder.checkpoints.resolve():
+    if named is not None and args.run.resume and loads_own(args):
         raise UserError(f"--resume goes on from the newest checkpoint; to go back to {named}, once, leave --resume out")
     if not path.exists() or args.run.dry_run:
         return folder
@@ -84,7 +84,7 @@ def check_run_folder(args: Args) -> RunFolder:
         nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_run(child))
         if nested:
             raise UserError(f"--overwrite: {path} holds other runs ({', '.join(nested[:3])}); --current_run_id NAME gives this one a place")
-        if source is not None and source.resolve() == folder.checkpoints.resolve():
+        if loads_own(args):
             raise UserError("--overwrite would move the checkpoints of --load_training_checkpoint aside; leave it out")
         return RunFolder(path, occupied=_holds_run(path))
     finished, has_checkpoint = finished_reason(folder), _has_checkpoint(folder.checkpoints)
@@ -118,8 +118,13 @@ def source_checkpoints(args: Args) -> Path | None:
 
 def goes_on_here(args: Args) -> bool:
     """Whether the run goes on from checkpoints of its own folder, if there are any."""
+    return args.run.resume or loads_own(args)
+
+
+def loads_own(args: Args) -> bool:
+    """Whether --load_training_checkpoint names the run's own folder."""
     source = source_checkpoints(args)
-    return args.run.resume or (source is not None and source.resolve() == RunFolder(run_path(args)).checkpoints.resolve())
+    return source is not None and source.resolve() == RunFolder(run_path(args)).checkpoints.resolve()
 
 
 def _has_checkpoint(checkpoints: Path) -> bool:

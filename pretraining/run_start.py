@@ -15,7 +15,7 @@ import xxhash
 import yaml
 
 from dataset.errors import UserError
-from dataset.files import reason, remove_folder, write_json, write_text
+from dataset.files import reason, replace_folder, write_json, write_text
 from dataset.shard_format import ShardInfo
 from pretraining.checkpoint import clean_partials, file_hash, find_checkpoint, read_state, supersede_later
 from pretraining.console import say
@@ -24,7 +24,7 @@ from pretraining.models.catalog import WEIGHT_FILES
 from pretraining.outputs import marker_step, markers
 from pretraining.preflight import Plan
 from pretraining.run_changes import STATE_FLAGS, changed_data, changed_flags, changed_options
-from pretraining.run_folder import RunFolder, goes_on_here, run_path, source_checkpoints
+from pretraining.run_folder import RunFolder, goes_on_here, loads_own, run_path, source_checkpoints
 from pretraining.tracking import cut_metrics, environment
 
 
@@ -139,9 +139,8 @@ def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
     source, name = source_checkpoints(args), args.checkpoints.load_checkpoint_id
     checkpoint, is_own = None, False
     if goes_on_here(args) and own.is_dir() and not plan.folder.occupied:
-        elsewhere = source is not None and source.resolve() != own.resolve()
         is_own = not args.run.dry_run
-        checkpoint = _newest(own, None if elsewhere else name, ours=is_own)
+        checkpoint = _newest(own, name if loads_own(args) else None, ours=is_own)
     if checkpoint is None and source is not None:
         checkpoint, is_own = _newest(source, name, ours=False), False
         if checkpoint is None:
@@ -196,6 +195,4 @@ def _cut_back(folder: RunFolder, saved: Saved) -> None:
     for path in markers(folder.finetune):
         if marker_step(path) > step:
             superseded.mkdir(exist_ok=True)
-            if (superseded / path.name).exists():
-                remove_folder(superseded / path.name)
-            os.replace(path, superseded / path.name)
+            replace_folder(path, superseded / path.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dataset.errors import UserError
-from dataset.files import reason
+from dataset.files import fsync_path, reason
 from pretraining.console import say
 
 _NOT_METRICS = ("event", "step")
@@ -58,11 +58,7 @@ class MetricsFile:
     def position(self) -> int:
         """Bytes written so far, which are on the disk from now on: a checkpoint will rely on them."""
         if self._path.exists():
-            descriptor = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_path(self._path)
         return self._length
 
     def close(self) -> None:

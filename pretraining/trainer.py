@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from pretraining.averages import LossSums
 from pretraining.batches.loader import StepLoader
 from pretraining.batches.order import GlobalOrder
@@ -108,7 +108,7 @@ class Trainer:
         self._save()
         if error is not None and not isinstance(error, UserError):
             traceback.print_exception(error)
-        found = self.control.gather(None if error is None else " ".join(str(error).split()) or type(error).__name__)
+        found = self.control.gather(None if error is None else one_line(error))
         rank, text = next((rank, text) for rank, text in enumerate(found) if text is not None)
         raise AgreedError(text if self.control.world_size == 1 else f"rank {rank}: {text}")
 

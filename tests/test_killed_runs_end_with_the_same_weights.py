@@ -13,7 +13,7 @@ import torch
 import yaml
 from launching import summary, without_times
 from safetensors.torch import load_file
-from tiny import make_shards, make_teacher
+from stops_case import make_place
 from transformers import AutoModelForMaskedLM
 from zygote import Zygote
 
@@ -41,10 +41,7 @@ NEEDS_DAMAGE = "moving an export aside"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    make_teacher(folder / "teacher")
-    make_shards(folder / "shards", rows=40, masking="none")
-    return folder
+    return make_place(tmp_path_factory.mktemp("killed"))
 
 
 def flags(place: Path, run: str) -> list[str]:

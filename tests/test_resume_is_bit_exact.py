@@ -11,17 +11,14 @@ import pytest
 import torch
 from launching import ROOT, SCRIPT, clean_environment, summary, train, without_times
 from safetensors.torch import load_file
-from tiny import make_shards, make_teacher
+from stops_case import make_place
 
 EXIT_REQUEUE = 75
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
-    make_teacher(folder / "teacher")
-    make_shards(folder / "shards", rows=40, masking="none")
-    return folder
+    return make_place(tmp_path_factory.mktemp("resume"))
 
 
 def flags(place: Path, run: str, *more: str) -> list[str]:
