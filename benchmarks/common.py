@@ -136,15 +136,18 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def describe_machine() -> str:
-    """The processor or the GPU, and how many cores this process may use."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def describe_processor() -> str:
+    """The processor, and how many cores this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = "CPU"
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def describe_machine() -> str:
+    """The GPU where there is one, else the processor."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else describe_processor()

@@ -1,45 +1,64 @@
-"""Which article goes where: a test set of the right share, then shards of equal size. Pure functions of sizes and seed.
+"""Which article goes where: a test set of the right share, then shards of equal size. Depends on sizes, order and seed only.
 
-Sizes are sentences. The test set is a random choice, filled up to the share it should have; each split is then dealt
-out largest article first, each to the shard that has least, so two shards of a split differ by at most one article.
+Sizes are sentences. The test set is a random choice, filled up to the share it should have; each split is then dealt out largest article
+first, each to the shard that has least (Graham's LPT rule), so two shards of a split differ by at most one article. A corpus comes in
+windows of consecutive articles: shares and loads are carried from one to the next, so only a window has to be in memory.
 """
 
 import heapq
-from collections.abc import Sequence
 
 import numpy as np
 
 from dataset.errors import UserError
 
 
-def assign_articles(
-    sizes: Sequence[int], num_train: int, num_test: int, frac_test: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """(shard of every article among the train shards, among the test shards), -1 for articles of the other split.
+class Assigner:
+    """Deals out articles window by window. Shards 0 to `num_train` - 1 are the train shards, `num_test` test shards follow.
 
-    `sizes`: sentences of each article, all positive. Raises UserError where there are fewer articles than shards.
+    The first window must hold an article for every shard.
     """
-    if num_train + num_test > len(sizes):
-        test = min(num_test, len(sizes) // 2)
-        advice = f"--num_train_shards {len(sizes) - test} --num_test_shards {test}{'' if test else ' --frac_test 0'}"
+
+    def __init__(self, num_train: int, num_test: int, frac_test: float, seed: int) -> None:
+        self._num_train, self._num_test, self._frac_test = num_train, num_test, frac_test
+        self._random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
+        self._seen = self._held_out = 0
+        self._train_loads = [(0, shard) for shard in range(num_train)]
+        self._test_loads = [(0, num_train + shard) for shard in range(num_test)]
+
+    def assign(self, sizes: np.ndarray) -> np.ndarray:
+        """Shard of every article of the next window (int64); `sizes`: sentences of each (int64), all positive.
+
+        Raises UserError where the first window has fewer articles than there are shards.
+        """
+        first = self._seen == 0
+        if first:
+            check_count(len(sizes), self._num_train, self._num_test)
+        order = self._random.permutation(len(sizes)).tolist()
+        counts = sizes.tolist()
+        self._seen += sum(counts)
+        target = self._frac_test * self._seen - self._held_out
+        least_train, least_test = (self._num_train, self._num_test) if first else (0, 0)
+        test = choose_test(counts, order, least_train, least_test, target) if self._num_test else set()
+        self._held_out += sum(counts[article] for article in test)
+        shard_of = np.empty(len(counts), np.int64)
+        _deal([article for article in order if article not in test], counts, self._train_loads, shard_of)
+        _deal([article for article in order if article in test], counts, self._test_loads, shard_of)
+        return shard_of
+
+
+def check_count(articles: int, num_train: int, num_test: int) -> None:
+    """UserError where there are fewer articles than shards."""
+    if num_train + num_test > articles:
+        test = min(num_test, articles // 2)
+        advice = f"--num_train_shards {articles - test} --num_test_shards {test}{'' if test else ' --frac_test 0'}"
         raise UserError(
-            f"{num_train} train and {num_test} test shards need {num_train + num_test} articles, found {len(sizes)}; "
-            f"{advice} would work"
+            f"{num_train} train and {num_test} test shards need {num_train + num_test} articles, found {articles}; {advice} would work"
         )
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed]))).permutation(len(sizes)).tolist()
-    test = choose_test(sizes, order, num_train, num_test, frac_test)
-    train_shards, test_shards = [-1] * len(sizes), [-1] * len(sizes)
-    _deal([article for article in order if article not in test], sizes, num_train, train_shards)
-    _deal([article for article in order if article in test], sizes, num_test, test_shards)
-    return train_shards, test_shards
 
 
-def choose_test(sizes: Sequence[int], order: list[int], num_train: int, num_test: int, frac_test: float) -> set[int]:
-    """Articles of the test set: `frac_test` of all sentences as nearly as whole articles and shard counts allow."""
-    if not num_test:
-        return set()
-    target = frac_test * sum(sizes)
-    most = len(sizes) - num_train
+def choose_test(sizes: list[int], order: list[int], least_train: int, least_test: int, target: float) -> set[int]:
+    """Articles of the test set: `target` sentences as nearly as whole articles allow, and the least number for either split."""
+    most = len(sizes) - least_train
     test, train, total = [], [], 0
     for article in order:
         if len(test) < most and total + sizes[article] <= target:
@@ -49,11 +68,11 @@ def choose_test(sizes: Sequence[int], order: list[int], num_train: int, num_test
             train.append(article)
     train.sort(key=lambda article: sizes[article])
     # The smallest article left goes over the target; it is taken where that comes nearer.
-    if len(test) < most and abs(total + sizes[train[0]] - target) < abs(total - target):
+    if train and len(test) < most and abs(total + sizes[train[0]] - target) < abs(total - target):
         total += sizes[train[0]]
         test.append(train.pop(0))
     # Too few articles for the shards: take small ones, and give large ones back while that brings the share nearer.
-    missing = num_test - len(test)
+    missing = least_test - len(test)
     if missing > 0:
         test, train = test + train[:missing], train[missing:]
         total = sum(sizes[article] for article in test)
@@ -67,10 +86,9 @@ def choose_test(sizes: Sequence[int], order: list[int], num_train: int, num_test
     return set(test)
 
 
-def _deal(articles: list[int], sizes: Sequence[int], shards: int, shard_of: list[int]) -> None:
-    """Set `shard_of` for `articles`: largest first (ties in the given order), each to the shard with least so far."""
-    loads = [(0, shard) for shard in range(shards)]
+def _deal(articles: list[int], sizes: list[int], loads: list[tuple[int, int]], shard_of: np.ndarray) -> None:
+    """Set `shard_of` for `articles`: largest first (ties in the given order), each to the shard with least in the heap `loads`."""
     for article in sorted(articles, key=lambda article: -sizes[article]):
-        load, shard = heapq.heappop(loads)
+        load, shard = loads[0]
         shard_of[article] = shard
-        heapq.heappush(loads, (load + sizes[article], shard))
+        heapq.heapreplace(loads, (load + sizes[article], shard))

@@ -3,28 +3,35 @@
     python dataset/generate_samples.py --dir shards -o samples --model_name bert-base-uncased --max_seq_length 128
 
 Every *.txt of `--dir` with "train" or "test" in its name becomes `train_shard_{i}.hdf5` or `test_shard_{i}.hdf5`.
-`--dup_factor` d reads the text d times with other masks and lengths; duplicates of a text lie in different files. The
-bytes depend on text, tokenizer, settings and seed, not on the number of processes. A second run with the same settings
-makes only what is missing or whose text has changed; one with other settings is refused unless `--overwrite`.
+`--dup_factor` d uses the text d times with other masks and lengths; duplicates of a text lie in different files, and the text is
+tokenized once for all of them. The bytes depend on text, tokenizer, settings and seed, not on the number of processes or the cluster. A
+second run with the same settings makes only what is missing or whose text has changed; one with other settings is refused unless
+`--overwrite`.
 """
 
 import argparse
-import re
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import OneLineParser, UserError, run_command
-from dataset.jobs import core_count, run_jobs
+from dataset.errors import UserError, run_command
+from dataset.flags import add_seed, add_workers, parse, script_parser
 
-OUR_SHARD = re.compile(r"(train|test)_shard_\d+\.hdf5")
-SHORTEST_ROW = 4
+if TYPE_CHECKING:
+    from dataset.samples import SampleCounts, SampleJob, SampleSettings
+
+SHORTEST_ROW, SHORTEST_PAIR = 4, 6
+# Bytes on the disk for a byte of text: 0.35 measured on English at 128 tokens; short documents take more, for their padding.
+DISK_SHARE = 0.5
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(description="Text shards to HDF5 shards of samples.", allow_abbrev=False)
+    parser = script_parser("Text shards to HDF5 shards of samples.")
     parser.add_argument("--dir", type=Path, required=True, help="folder of text shards, from shard_data")
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
     parser.add_argument("--model_name", help="tokenizer: folder, file or hub name")
@@ -32,17 +39,23 @@ def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--do_lower_case", type=int, choices=[0, 1], help="override the tokenizer (default: what the tokenizer says)"
     )
-    parser.add_argument("--max_seq_length", type=int, default=512, help="tokens of a sample, two special ones included")
+    parser.add_argument("--max_seq_length", type=int, default=512, help="tokens of a sample, special ones included; default: 512")
+    parser.add_argument("--nsp", action="store_true", help="two texts a sample, with labels for next-sentence prediction")
+    parser.add_argument("--no_nsp", action="store_true", help="one text a sample: the default")
     parser.add_argument("--masking", choices=["static", "none"], default="static", help="none: the trainer masks")
-    parser.add_argument("--masked_lm_prob", type=float, default=0.15, help="share of a sample's tokens to predict")
-    parser.add_argument("--max_predictions_per_seq", type=int, default=20, help="most predictions of a sample")
-    parser.add_argument("--dup_factor", type=int, default=1, help="how often the text is used, masked anew")
-    parser.add_argument("--short_seq_prob", type=float, default=0.1, help="share of samples cut short at random")
-    parser.add_argument("--seed", type=int, default=555)
-    parser.add_argument("--n_processes", type=int, default=core_count(), help="default: number of cores")
+    parser.add_argument("--whole_word_masking", action="store_true", help="mask whole words, also where the trainer masks")
+    parser.add_argument("--masked_lm_prob", type=float, default=0.15, help="share of a sample's tokens to predict; default: 0.15")
+    parser.add_argument("--max_predictions_per_seq", type=int, default=20, help="most predictions of a sample; default: 20")
+    parser.add_argument("--dup_factor", type=int, default=1, help="how often the text is used, masked anew; default: 1")
+    parser.add_argument("--short_seq_prob", type=float, default=0.1, help="share of samples cut short at random; default: 0.1")
+    parser.add_argument("--errors", choices=["strict", "replace"], default="strict", help="what is done with text that is not UTF-8")
     parser.add_argument("--overwrite", action="store_true", help="remove the shards in the output folder first")
-    flags = parser.parse_args(arguments)
-    flags.dir, flags.output_dir = flags.dir.expanduser(), flags.output_dir.expanduser()
+    add_seed(parser)
+    add_workers(parser)
+    ranges = {
+        "max_predictions_per_seq": (1, None), "dup_factor": (1, None), "masked_lm_prob": (0, 1), "short_seq_prob": (0, 1),
+    }
+    flags = parse(parser, arguments, ranges)
     check_flags(flags)
     return flags
 
@@ -53,8 +66,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise UserError(f"--dir {flags.dir} is no folder; the output folder of shard_data would work")
     if not (flags.model_name or flags.vocab_file):
         raise UserError("no tokenizer given; --model_name (folder, file or hub name) or --vocab_file would work")
-    if flags.vocab_file and not flags.vocab_file.expanduser().is_file():
+    if flags.vocab_file and not flags.vocab_file.is_file():
         raise UserError(f"--vocab_file {flags.vocab_file} does not exist")
+    if flags.nsp and flags.no_nsp:
+        raise UserError("--nsp and --no_nsp contradict each other; one of them would work")
+    least = SHORTEST_PAIR if flags.nsp else SHORTEST_ROW
+    if flags.max_seq_length < least:
+        raise UserError(f"--max_seq_length {flags.max_seq_length}; {least} or more would work")
     if flags.vocab_file and flags.model_name:
         print(f"no effect: --model_name {flags.model_name}: --vocab_file is the tokenizer", file=sys.stderr)
     if flags.masking == "none" and flags.dup_factor > 1:
@@ -62,47 +80,56 @@ def check_flags(flags: argparse.Namespace) -> None:
             f"--dup_factor {flags.dup_factor} with --masking none would write the same text several times; "
             "--dup_factor 1 would work, as the trainer masks anew in every epoch"
         )
-    for name, least, most in (
-        ("max_seq_length", SHORTEST_ROW, None),
-        ("max_predictions_per_seq", 1, None),
-        ("dup_factor", 1, None),
-        ("n_processes", 1, None),
-        ("seed", 0, None),
-        ("masked_lm_prob", 0, 1),
-        ("short_seq_prob", 0, 1),
-    ):
-        value = getattr(flags, name)
-        if value is not None and not (least <= value and (most is None or value <= most)):
-            raise UserError(f"--{name} {value}; {f'{least} to {most}' if most else f'{least} or more'} would work")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (None: the command line), write the shards that are missing and say what was done."""
     flags = parse_flags(arguments)
     sources = list_sources(flags.dir)
-    from dataset.samples import SampleSettings, write_samples
-    from dataset.tokenizer import load_tokenizer, special_ids
+    from dataset.jobs import Job, Workers
+    from dataset.samples import SampleSettings, mask_rule, write_samples
+    from dataset.tokenizer import load_tokenizer
 
     lowercase = None if flags.do_lower_case is None else bool(flags.do_lower_case)
     tokenizer = load_tokenizer(flags.vocab_file or flags.model_name, lowercase)
-    special_ids(tokenizer)  # a tokenizer that lacks one of them is refused here, not in every process
     settings = SampleSettings(
         max_seq_length=flags.max_seq_length,
         masking=flags.masking,
         masked_lm_prob=flags.masked_lm_prob,
         max_predictions_per_seq=flags.max_predictions_per_seq,
+        whole_word_masking=flags.whole_word_masking,
         short_seq_prob=flags.short_seq_prob,
+        nsp=flags.nsp,
         seed=flags.seed,
+        errors=flags.errors,
     )
+    mask_rule(settings, tokenizer)  # a tokenizer that lacks what masking needs is refused here, not in every process
     say_if_capped(flags)
     planned = plan_jobs(sources, flags.output_dir, flags.dup_factor)
-    wanted = missing_jobs(planned, flags, settings, tokenizer)
-    if len(wanted) < len(planned):
-        print(f"{flags.output_dir}: {len(planned) - len(wanted)} shards are there with these settings and are kept")
+    tokenizer_json = tokenizer.to_str()
+    wanted = missing_jobs(planned, flags, settings, tokenizer_json)
+    kept = sum(len(job.targets) for job in planned) - sum(len(job.targets) for job in wanted)
+    if kept:
+        print(f"{flags.output_dir}: {kept} shards are there with these settings and are kept")
     flags.output_dir.mkdir(parents=True, exist_ok=True)
-    jobs = {job.target.name: (job, settings, tokenizer.to_str()) for job in wanted}
-    counts = run_jobs(write_samples, jobs, flags.n_processes, "shards")
-    print(f"{flags.output_dir}: {len(counts)} shards written with {sum(counts.values())} samples")
+    check_space(wanted, flags.output_dir)
+    jobs = [Job(job.source.name, (job, settings, tokenizer_json), size_of(job)) for job in wanted]
+    with Workers(flags.n_processes, flags.dask_address) as workers:
+        counts = workers.run(write_samples, jobs, "text shards")
+    report(flags.output_dir, wanted, list(counts.values()))
+
+
+def report(output_dir: Path, done: list["SampleJob"], counts: list["SampleCounts"]) -> None:
+    """Say what was written, and what the text did not allow."""
+    samples, tokens = sum(count.samples for count in counts), sum(count.tokens for count in counts)
+    print(f"{output_dir}: {sum(len(job.targets) for job in done)} shards written with {samples} samples and {tokens} tokens of text")
+    alone = sum(count.without_other for count in counts)
+    if alone:
+        print(
+            f"{alone} samples ({alone / samples:.1%}) are true pairs where chance wanted a text of another document: their text shard has "
+            "one document for long stretches; text shards of more documents (fewer --num_train_shards) would work",
+            file=sys.stderr,
+        )
 
 
 def list_sources(folder: Path) -> list[tuple[str, int, Path]]:
@@ -122,50 +149,58 @@ def list_sources(folder: Path) -> list[tuple[str, int, Path]]:
     return sources
 
 
-def plan_jobs(sources: list[tuple[str, int, Path]], output_dir: Path, dup_factor: int) -> list:
-    """One job per (duplicate, file); the shard's number counts files within the split, all of a duplicate first."""
+def plan_jobs(sources: list[tuple[str, int, Path]], output_dir: Path, dup_factor: int) -> list["SampleJob"]:
+    """One job per text with all its duplicates; the shard's number counts files within the split, all of a duplicate first."""
     from dataset.samples import SampleJob
 
     files = {split: sum(1 for other, _, _ in sources if other == split) for split, _, _ in sources}
+    output_dir = output_dir.absolute()  # workers of a cluster were started elsewhere
     return [
-        SampleJob(path, output_dir / f"{split}_shard_{duplicate * files[split] + index}.hdf5", split, index, duplicate)
-        for duplicate in range(dup_factor)
+        SampleJob(path.absolute(), split, index, tuple(
+            (duplicate, output_dir / f"{split}_shard_{duplicate * files[split] + index}.hdf5") for duplicate in range(dup_factor)
+        ))
         for split, index, path in sources
     ]
 
 
-def missing_jobs(planned: list, flags: argparse.Namespace, settings, tokenizer) -> list:
-    """Jobs whose shard is not there yet or whose text has changed since.
+def missing_jobs(
+    planned: list["SampleJob"], flags: argparse.Namespace, settings: "SampleSettings", tokenizer_json: str
+) -> list["SampleJob"]:
+    """Jobs with those of their shards that are not there yet or whose text has changed since.
 
     UserError where the output folder holds shards of other settings or of no job; with --overwrite all shards go first.
     """
-    from dataset.samples import shard_attributes
-    from dataset.shard_format import read_info
+    from dataset.planned_shards import is_up_to_date, shards_there
+    from dataset.samples import SampleJob, shard_attributes
 
-    there = {path for path in flags.output_dir.glob("*.hdf5") if OUR_SHARD.fullmatch(path.name)}
-    if flags.overwrite:
-        for path in there:
-            path.unlink()
-        return planned
-    advice = "another --output_dir or --overwrite would work"
-    strangers = sorted(there - {job.target for job in planned})
-    if strangers:
-        raise UserError(f"{strangers[0]} is no shard of this run (there are {len(strangers)} such); {advice}")
+    there = shards_there(flags.output_dir, [path.name for job in planned for _, path in job.targets], flags.overwrite)
     wanted = []
     for job in planned:
-        if job.target not in there:
-            wanted.append(job)
-            continue
-        found, expected = read_info(job.target).attributes, shard_attributes(job, settings, tokenizer)
-        differing = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
-        if differing == ["source_sha256"]:
-            wanted.append(job)
-        elif differing:
-            name = differing[0]
-            raise UserError(
-                f"{job.target} was made with {name} {found.get(name)}, now it is {expected.get(name)}; {advice}"
-            )
+        missing = [target for target in job.targets if target[1].name not in there]
+        present = SampleJob(job.source, job.split, job.file_index, tuple(target for target in job.targets if target not in missing))
+        expected = shard_attributes(present, settings, tokenizer_json) if present.targets else []
+        missing += [
+            target for target, attributes in zip(present.targets, expected, strict=True)
+            if not is_up_to_date(target[1], attributes, source="source_sha256")
+        ]
+        if missing:
+            wanted.append(SampleJob(job.source, job.split, job.file_index, tuple(sorted(missing))))
     return wanted
+
+
+def size_of(job: "SampleJob") -> int:
+    """Bytes of text that a job works through, once for every duplicate."""
+    return job.source.stat().st_size * len(job.targets)
+
+
+def check_space(jobs: Sequence["SampleJob"], output_dir: Path) -> None:
+    """UserError where the disk is plainly too small for the shards to be written."""
+    needed, free = round(DISK_SHARE * sum(map(size_of, jobs))), shutil.disk_usage(output_dir).free
+    if needed > free:
+        raise UserError(
+            f"--output_dir {output_dir} needs about {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free; "
+            "another folder or a smaller --dup_factor would work"
+        )
 
 
 def say_if_capped(flags: argparse.Namespace) -> None:

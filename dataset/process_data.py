@@ -1,98 +1,136 @@
-"""Step 1, raw text -> one article a line: `{type}_one_article_per_line.txt`, a blank line between articles.
+"""Step 1, any text -> one article a line: `{type}_one_article_per_line.txt`, a blank line after each article.
 
-    python dataset/process_data.py -f enwiki-latest-pages-articles.xml.bz2 -o processed --type wiki
-    python dataset/process_data.py -f books/ -o processed --type bookcorpus
+    python dataset/process_data.py -o processed --type wiki          -f enwiki-latest-pages-articles.xml.bz2
+    python dataset/process_data.py -o processed --type wikiextractor -f extracted/
+    python dataset/process_data.py -o processed --type bookcorpus    -f books/
+    python dataset/process_data.py -o processed --type text          -f documents.txt.gz
+    python dataset/process_data.py -o processed --type lines         -f dump.txt
+    python dataset/process_data.py -o processed --type wikitext      -f wikitext-103/wiki.train.tokens
+    python dataset/process_data.py -o processed --type jsonl         -f pile/00.jsonl.zst --field text
+    python dataset/process_data.py -o processed --type datasets      -f saved_dataset/ --field text
+    python dataset/process_data.py -o processed --type datasets      -f wikimedia/wikipedia --dataset_config 20231101.en
 
-A wiki dump goes through wikiextractor; titles and empty articles are dropped. For `bookcorpus` and `text` every *.txt
-below the folder is one article, in the order of the paths. All white space becomes single spaces.
+All white space becomes single spaces (Unicode's line separators too), titles are dropped, and articles without text are left out and
+counted. Text files may be gzip, bzip2 or zstd (.gz, .bz2, .zst); the files of a folder are read in the plain order of their paths, hidden
+ones not at all. One article is in memory at a time. Bytes that are no UTF-8 are an error with file and line, or U+FFFD with
+`--errors replace`.
 """
 
 import argparse
+import re
 import sys
-import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import OneLineParser, UserError, run_command
-from dataset.files import whole_file
+from dataset.errors import UserError, run_command
+from dataset.files import reason, whole_file
+from dataset.flags import parse, script_parser
+from dataset.jobs import core_count
+from dataset.readers import FILE, FOLDER, NAME, READERS
+from dataset.readers.source import REPLACE, STRICT, Source
 
-WIKI, BOOKCORPUS, TEXT = "wiki", "bookcorpus", "text"
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+OPTIONAL = ("errors", "field", "dataset_split", "dataset_config", "n_processes")
+SPLIT_AT_ONCE = 1 << 22  # characters; a list of all words of a longer text would take ten times its size
+WHITE_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the output file holds: articles, bytes, and how many empty ones were left out."""
+
+    articles: int
+    n_bytes: int
+    empty: int
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(description="Raw text to one article a line.", allow_abbrev=False)
-    parser.add_argument("-f", "--file", type=Path, required=True, help="wiki: the dump; else a folder of *.txt files")
+    parser = script_parser("Any text to one article a line.")
+    kinds = "; ".join(f"{name}: {reader.wants}" for name, reader in READERS.items())
+    parser.add_argument("-f", "--file", type=Path, required=True, help=kinds)
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
-    parser.add_argument("--type", choices=[WIKI, BOOKCORPUS, TEXT], required=True)
-    parser.add_argument("--n_processes", type=int, help="wiki: processes of wikiextractor (default: number of cores)")
-    flags = parser.parse_args(arguments)
-    flags.file, flags.output_dir = flags.file.expanduser(), flags.output_dir.expanduser()
-    if not flags.file.exists():
-        raise UserError(f"--file {flags.file} does not exist")
-    if flags.n_processes is not None and flags.n_processes < 1:
-        raise UserError(f"--n_processes {flags.n_processes}; 1 or more would work")
-    if flags.type == WIKI and flags.file.is_dir():
-        raise UserError(f"--file {flags.file} is a folder; --type wiki needs a dump file")
-    if flags.type != WIKI and not flags.file.is_dir():
-        raise UserError(f"--file {flags.file} is a file; --type {flags.type} needs a folder of *.txt, one article each")
+    parser.add_argument("--type", choices=list(READERS), required=True)
+    parser.add_argument("--errors", choices=[STRICT, REPLACE], help=f"invalid UTF-8: stop or go on with U+FFFD; default: {STRICT}")
+    parser.add_argument("--field", help="jsonl, datasets: the field that holds the text; default: text")
+    parser.add_argument("--dataset_split", help="datasets: default: train")
+    parser.add_argument("--dataset_config", help="datasets: the configuration, where a set has several")
+    parser.add_argument("--n_processes", type=int, help="wiki: processes of wikiextractor; default: one per core")
+    flags = parse(parser, arguments, {})
+    _check_file(flags.file, flags.type)
     return flags
+
+
+def _check_file(file: Path, kind: str) -> None:
+    reader = READERS[kind]
+    if not file.exists():
+        if NAME in reader.takes and HUB_NAME.fullmatch(str(file)):
+            return
+        raise UserError(f"--file {file} does not exist; {reader.wants} would work")
+    if file.is_dir() and FOLDER not in reader.takes:
+        raise UserError(f"--file {file} is a folder; --type {kind} needs {reader.wants}")
+    if not file.is_dir() and FILE not in reader.takes:
+        raise UserError(f"--file {file} is a file; --type {kind} needs {reader.wants}; --type text or lines reads a file of many articles")
+
+
+def make_source(flags: argparse.Namespace) -> Source:
+    """What the reader of `--type` is told; says which of the flags given have no effect on it."""
+    given = {name: getattr(flags, name) for name in OPTIONAL if getattr(flags, name) is not None}
+    for name in [name for name in given if name not in READERS[flags.type].flags]:
+        users = ", ".join(kind for kind, reader in READERS.items() if name in reader.flags)
+        print(f"no effect: --{name}: --type {flags.type} does not use it ({users} would)", file=sys.stderr)
+    target = flags.output_dir / f"{flags.type}_one_article_per_line.txt"
+    if target.exists() and flags.file.exists() and target.samefile(flags.file):
+        raise UserError(f"--file {flags.file} is what would be written; another --output_dir would work")
+    if flags.type == "datasets" and flags.file.is_dir() and target.resolve().is_relative_to(flags.file.resolve()):
+        raise UserError(f"--output_dir {flags.output_dir} lies in --file {flags.file}, whose files are the data set; another would work")
+    return Source(flags.file, target, **{"n_processes": core_count(), **given})
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (None: the command line), write the file and say what it holds."""
     flags = parse_flags(arguments)
-    target = flags.output_dir / f"{flags.type}_one_article_per_line.txt"
-    if flags.type == WIKI:
-        count = process_wiki(flags.file, target, flags.n_processes)
-    else:
-        if flags.n_processes is not None:
-            print(f"no effect: --n_processes: --type {flags.type} is read by one process", file=sys.stderr)
-        count = write_articles(target, read_text_files(flags.file, target))
-    print(f"{target}: {count} articles")
+    source = make_source(flags)
+    reader = READERS[flags.type]
+    written = write_articles(source.target, reader.read(source), f"{flags.file}; {reader.wants} would work")
+    tally = source.tally
+    if tally.lines:
+        print(f"{tally.characters} characters in {tally.lines} lines were no UTF-8 and became U+FFFD", file=sys.stderr)
+    print(f"{source.target}: {written.articles} articles, {written.n_bytes / 1e6:.1f} MB, {written.empty} empty left out")
 
 
-def process_wiki(dump: Path, target: Path, n_processes: int | None) -> int:
-    """Write the articles of a dump to `target`, one a line; returns their number."""
-    from dataset.jobs import core_count
-    from dataset.wiki_dump import check_dump, extract_dump, read_articles
+def write_articles(target: Path, articles: Iterator[str], origin: str) -> Written:
+    """Write one article a line with a blank line after each, whole or not at all.
 
-    check_dump(dump)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial_wiki_", dir=target.parent) as folder:
-        extract_dump(dump, Path(folder), n_processes or core_count())
-        return write_articles(target, read_articles(Path(folder)))
-
-
-def read_text_files(folder: Path, target: Path) -> Iterator[str]:
-    """Every *.txt below `folder` (but `target`) as one line of text; files without text are left out."""
-    from tqdm import tqdm
-
-    files = [path for path in sorted(folder.rglob("*.txt")) if path.resolve() != target.resolve()]
-    for path in tqdm(files, desc="files", disable=None):
-        try:
-            # utf-8-sig also takes away the mark that some editors put at the start of a file.
-            text = " ".join(path.read_text(encoding="utf-8-sig").split())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 ({error}); convert it, for example with iconv") from error
-        if text:
-            yield text
+    UserError where `target` cannot be written (no space, no permission), and where no article has text; `origin` says where from.
+    """
+    count = n_bytes = empty = 0
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as partial:
+            with partial.open("wb") as file:
+                for article in articles:
+                    text = one_line_text(article)
+                    if text:
+                        n_bytes += file.write(text.encode() + b"\n\n")
+                        count += 1
+                    else:
+                        empty += 1
+            if not count:
+                raise UserError(f"no article found in {origin}" + (f" ({empty} empty left out)" if empty else ""))
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {reason(error)}; a folder with space for the text would work") from error
+    return Written(count, n_bytes, empty)
 
 
-def write_articles(target: Path, articles: Iterator[str]) -> int:
-    """Write one article a line with a blank line after each, whole or not at all; returns their number."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with whole_file(target) as partial:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for article in articles:
-                file.write(f"{article}\n\n")
-                count += 1
-        if not count:
-            raise UserError(f"no article found for {target.name}; a dump with articles or a folder of *.txt would work")
-    return count
+def one_line_text(article: str) -> str:
+    """`article` with each run of white space, Unicode's included, as one space, and none at its ends."""
+    if len(article) <= SPLIT_AT_ONCE:
+        return " ".join(article.split())
+    return WHITE_SPACE.sub(" ", article).strip()
 
 
 if __name__ == "__main__":

@@ -1,178 +1,197 @@
-"""Documents to samples: tokens of one document, in order, cut into `[CLS] ... [SEP]` rows, masked or not.
+"""Text shards to HDF5 shards of samples: one text, tokenized once, becomes a file for each of its duplicates.
 
-Every token of a document stands in exactly one sample: what does not fit goes to the next one, where the original
-scripts cut a random end off and lost it. A sample never crosses into another document. With probability
-`short_seq_prob` a sample aims at a random shorter length; it is drawn per sample (the original drew it per document,
-so that one draw turned a long document into hundreds of tiny samples). A document's last sample is what is left, so a
-file can hold rows of a single token; grouping by length keeps them cheap.
-
-All randomness comes from (seed, split, file index, duplicate), so a shard's bytes depend on nothing else.
+All randomness comes from (seed, split, file index, duplicate), so a shard's bytes depend on nothing else. The text is read in blocks,
+so memory depends on none of its lengths.
 """
 
-from collections.abc import Iterator
+import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from dataset import shard_format as shards
 from dataset.errors import UserError
-from dataset.masking import generator, mask_rows
-from dataset.tokenizer import is_lowercasing, masking_exclusions, special_ids, vocabulary_sha256, vocabulary_size
+from dataset.masking import MaskRule, WordStream, mask_block
+from dataset.sampling.attributes import tokenizer_attributes
+from dataset.sampling.chunks import Chunker
+from dataset.sampling.lengths import draw_lengths
+from dataset.sampling.pairs import PairChunker
+from dataset.sampling.rows import Pieces, fill_rows
+from dataset.sampling.text import STRICT
+from dataset.sampling.tokens import BlockTokenizer, TokenBlock
+from dataset.tokenizer import SpecialIds, masking_exclusions, special_ids, vocabulary_size, word_continuations
 
-SPECIAL_TOKENS = 2
-LENGTHS_STREAM, MASKS_STREAM = 0, 1
+LENGTHS_STREAM, MASKS_STREAM, PAIRS_STREAM = 0, 1, 2
 ROWS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How samples are made. The two masking numbers count only when `masking` is "static"."""
+    """How samples are made. With `masking` "none" the trainer masks, by the two masking numbers and `whole_word_masking`.
+
+    `nsp`: two texts a sample, with labels. `errors`: what is done with text that is not UTF-8, "strict" or "replace".
+    """
 
     max_seq_length: int = 512
     masking: str = shards.STATIC
     masked_lm_prob: float = 0.15
     max_predictions_per_seq: int = 20
+    whole_word_masking: bool = False
     short_seq_prob: float = 0.1
+    nsp: bool = False
     seed: int = 555
+    errors: str = STRICT
+
+    @property
+    def room(self) -> int:
+        """Tokens of a sample that are text."""
+        return self.max_seq_length - (3 if self.nsp else 2)
 
 
 @dataclass(frozen=True)
 class SampleJob:
-    """One file to write: which text, as which shard."""
+    """One text and the files to make of it: `targets` are (duplicate, path)."""
 
     source: Path
-    target: Path
     split: str
     file_index: int
-    duplicate: int
+    targets: tuple[tuple[int, Path], ...]
 
 
-def read_documents(path: Path) -> Iterator[list[str]]:
-    """Documents of a shard text file (one sentence a line, blank line between documents) as lists of sentences."""
-    sentences: list[str] = []
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        try:
-            for line in lines:
-                if line.strip():
-                    sentences.append(line.strip())
-                elif sentences:
-                    yield sentences
-                    sentences = []
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 ({error}); convert it, for example with iconv") from error
-    if sentences:
-        yield sentences
+@dataclass(frozen=True)
+class SampleCounts:
+    """What a job wrote. `without_other`: samples that were to have a second part from another document where there was none."""
+
+    samples: int
+    tokens: int
+    without_other: int
 
 
-def tokenize_document(tokenizer: Tokenizer, sentences: list[str]) -> np.ndarray:
-    """Token ids (n,) int32 of a document, without special tokens.
+class SampleMaker:
+    """Makes the rows of one duplicate of a text."""
 
-    Sentences after the first are led by a space, so a byte-level tokenizer gives the pieces it would give the running
-    text (BERT's does not care). Text that spells a special token, such as "[MASK]", is read as plain text when the
-    tokenizer's `encode_special_tokens` is on.
-    """
-    texts = [sentences[0], *(f" {sentence}" for sentence in sentences[1:])]
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
+    def __init__(self, settings: SampleSettings, ids: SpecialIds, rule: MaskRule | None, key: tuple[int, ...]) -> None:
+        """`rule`: of static masking; `key`: ints that no other duplicate of no other text has."""
+        self.settings = settings
+        self.ids = ids
+        lengths = draw_lengths(settings.room, settings.short_seq_prob, (*key, LENGTHS_STREAM))
+        self._chunker = PairChunker(lengths, (*key, PAIRS_STREAM)) if settings.nsp else Chunker(lengths)
+        self._rule = rule
+        self._random = WordStream((*key, MASKS_STREAM))
 
+    @property
+    def without_other(self) -> int:
+        """See SampleCounts."""
+        return self._chunker.without_other if isinstance(self._chunker, PairChunker) else 0
 
-def cut_document(
-    tokens: np.ndarray, room: int, short_seq_prob: float, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Cut `tokens` (n,) into consecutive pieces of `room` tokens, some shorter (2 to `room`), the last what is left."""
-    start = 0
-    while start < len(tokens):
-        size = room
-        if short_seq_prob and rng.random() < short_seq_prob:
-            size = int(rng.integers(2, room, endpoint=True))
-        yield tokens[start : start + size]
-        start += size
+    def make(self, block: TokenBlock) -> list[dict[str, np.ndarray]]:
+        """Arrays by the keys of a shard, of the samples that are complete with this block, in parts of limited size."""
+        pieces = self._chunker.cut(block)
+        return [self._mask(fill_rows(part, self.settings.max_seq_length, self.ids)) for part in _parts(pieces)]
 
-
-def make_rows(tokenizer: Tokenizer, source: Path, settings: SampleSettings, rng: np.random.Generator) -> dict:
-    """Unmasked arrays of a text file: input_ids (N, L) int32, input_mask and segment_ids (N, L) int8."""
-    ids = special_ids(tokenizer)
-    room = settings.max_seq_length - SPECIAL_TOKENS
-    pieces = [
-        piece
-        for sentences in read_documents(source)
-        for piece in cut_document(tokenize_document(tokenizer, sentences), room, settings.short_seq_prob, rng)
-    ]
-    if not pieces:
-        raise UserError(f"{source} holds no text; shard_data writes files that do")
-    input_ids = np.full((len(pieces), settings.max_seq_length), ids.pad, dtype=np.int32)
-    input_mask = np.zeros(input_ids.shape, dtype=np.int8)
-    for row, piece in enumerate(pieces):
-        end = len(piece) + 1
-        input_ids[row, 0] = ids.cls
-        input_ids[row, 1:end] = piece
-        input_ids[row, end] = ids.sep
-        input_mask[row, : end + 1] = 1
-    return {
-        shards.INPUT_IDS: input_ids,
-        shards.INPUT_MASK: input_mask,
-        shards.SEGMENT_IDS: np.zeros_like(input_mask),
-    }
+    def _mask(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._rule is None:
+            return arrays
+        input_ids = arrays[shards.INPUT_IDS]
+        random = self._random.take(len(input_ids), self._rule.words_per_row(input_ids.shape[1]))
+        masked, positions, labels = mask_block(input_ids, arrays[shards.INPUT_MASK], self._rule, random)
+        return {**arrays, shards.INPUT_IDS: masked, shards.POSITIONS: positions, shards.LABELS: labels}
 
 
-def mask_statically(arrays: dict, tokenizer: Tokenizer, settings: SampleSettings, key: tuple[int, ...]) -> dict:
-    """`arrays` with input_ids masked, and masked_lm_positions and masked_lm_ids (N, P); row r has key (*key, r)."""
-    rule = (
-        masking_exclusions(tokenizer),
-        special_ids(tokenizer).mask,
-        vocabulary_size(tokenizer),
-        settings.masked_lm_prob,
-        settings.max_predictions_per_seq,
+def mask_rule(settings: SampleSettings, tokenizer: Tokenizer) -> MaskRule:
+    """The rule of static masking; UserError where whole words are asked for and the tokenizer does not tell them."""
+    return MaskRule(
+        masking_exclusions(tokenizer), special_ids(tokenizer).mask, vocabulary_size(tokenizer), settings.masked_lm_prob,
+        settings.max_predictions_per_seq, word_continuations(tokenizer) if settings.whole_word_masking else None,
     )
-    rows = len(arrays[shards.INPUT_IDS])
-    blocks = []
-    for start in range(0, rows, ROWS_AT_A_TIME):
-        block = slice(start, min(start + ROWS_AT_A_TIME, rows))
-        keys = [(*key, row) for row in range(block.start, block.stop)]
-        blocks.append(mask_rows(arrays[shards.INPUT_IDS][block], arrays[shards.INPUT_MASK][block], *rule, keys))
-    masked, positions, labels = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return {**arrays, shards.INPUT_IDS: masked, shards.POSITIONS: positions, shards.LABELS: labels}
 
 
-def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer: Tokenizer) -> dict[str, int | float | str]:
-    """The attributes of the file a job writes: enough to tell whether writing it again would give the same bytes."""
-    ids = special_ids(tokenizer)
+def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer_json: str) -> list[dict[str, int | float | str]]:
+    """The attributes of each file a job writes: enough to tell whether writing it again would give the same bytes."""
     with job.source.open("rb") as source:
         source_sha256 = file_digest(source, "sha256").hexdigest()
-    return {
-        shards.ATTRIBUTE_VERSION: shards.FORMAT_VERSION,
+    common = {
+        **_tokenizer_attributes(tokenizer_json),
         shards.ATTRIBUTE_SPLIT: job.split,
         shards.ATTRIBUTE_MASKING: settings.masking,
-        shards.ATTRIBUTE_TOKENIZER: vocabulary_sha256(tokenizer),
-        shards.ATTRIBUTE_VOCAB_SIZE: vocabulary_size(tokenizer),
-        "pad_token_id": ids.pad,
-        "cls_token_id": ids.cls,
-        "sep_token_id": ids.sep,
-        "mask_token_id": ids.mask,
-        "lowercase": int(is_lowercasing(tokenizer)),
         "max_seq_length": settings.max_seq_length,
-        # With masking "none" the trainer masks on the fly, by these two.
         "max_predictions_per_seq": settings.max_predictions_per_seq,
         "masked_lm_prob": settings.masked_lm_prob,
+        shards.ATTRIBUTE_WHOLE_WORDS: int(settings.whole_word_masking),
         "short_seq_prob": settings.short_seq_prob,
+        "nsp": int(settings.nsp),
         "seed": settings.seed,
+        "errors": settings.errors,
         "file_index": job.file_index,
-        "duplicate": job.duplicate,
         "source": job.source.name,
         "source_sha256": source_sha256,
     }
+    return [{**common, "duplicate": duplicate} for duplicate, _ in job.targets]
 
 
-def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str) -> int:
-    """Make one shard and write it, whole or not at all; returns its number of samples. Runs in a process of its own."""
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.encode_special_tokens = True
-    key = (settings.seed, int(job.split == shards.TEST), job.file_index, job.duplicate)
-    arrays = make_rows(tokenizer, job.source, settings, generator((*key, LENGTHS_STREAM, 0)))
-    if settings.masking == shards.STATIC:
-        arrays = mask_statically(arrays, tokenizer, settings, (*key, MASKS_STREAM))
-    shards.write_shard(job.target, arrays, shard_attributes(job, settings, tokenizer))
-    return len(arrays[shards.INPUT_IDS])
+def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str) -> SampleCounts:
+    """Make the shards of one text and write them, each whole or not at all. Runs in a process of its own."""
+    split, rule, ids = int(job.split == shards.TEST), _rule(settings, tokenizer_json), _special_ids(tokenizer_json)
+    makers = [SampleMaker(settings, ids, rule, (settings.seed, split, job.file_index, duplicate)) for duplicate, _ in job.targets]
+    tokens = 0
+    with ExitStack() as stack:
+        attributes = shard_attributes(job, settings, tokenizer_json)
+        writers = [
+            stack.enter_context(shards.shard_writer(path, named)) for (_, path), named in zip(job.targets, attributes, strict=True)
+        ]
+        for block in _reader(tokenizer_json).read(job.source, settings.errors):
+            tokens += len(block.ids)
+            for maker, writer in zip(makers, writers, strict=True):
+                for arrays in maker.make(block):
+                    writer.append(arrays)
+        if not all(writer.rows for writer in writers):
+            raise UserError(f"{job.source} holds no text; shard_data writes files that do")
+    return SampleCounts(sum(writer.rows for writer in writers), tokens * len(makers), sum(maker.without_other for maker in makers))
+
+
+_local = threading.local()
+
+
+def _reader(tokenizer_json: str) -> BlockTokenizer:
+    """A tokenizer with what it has learnt of words, kept for the next job of this thread (workers of a cluster may have several)."""
+    if getattr(_local, "tokenizer_json", None) != tokenizer_json:
+        _local.reader = BlockTokenizer(Tokenizer.from_str(tokenizer_json))
+        _local.tokenizer_json = tokenizer_json
+    return _local.reader
+
+
+@lru_cache(maxsize=1)
+def _special_ids(tokenizer_json: str) -> SpecialIds:
+    return special_ids(Tokenizer.from_str(tokenizer_json))
+
+
+@lru_cache(maxsize=1)
+def _rule(settings: SampleSettings, tokenizer_json: str) -> MaskRule | None:
+    return mask_rule(settings, Tokenizer.from_str(tokenizer_json)) if settings.masking == shards.STATIC else None
+
+
+@lru_cache(maxsize=1)
+def _tokenizer_attributes(tokenizer_json: str) -> dict[str, Any]:
+    return tokenizer_attributes(Tokenizer.from_str(tokenizer_json))
+
+
+def _parts(pieces: Pieces) -> list[Pieces]:
+    """Samples in parts of ROWS_AT_A_TIME: what is derived from them takes several times their memory."""
+    firsts = np.concatenate([[0], np.cumsum(pieces.first_sizes)])
+    seconds = None if pieces.second_sizes is None else np.concatenate([[0], np.cumsum(pieces.second_sizes)])
+    parts = []
+    for start in range(0, len(pieces), ROWS_AT_A_TIME):
+        rows = slice(start, min(start + ROWS_AT_A_TIME, len(pieces)))
+        first = pieces.first[firsts[rows.start] : firsts[rows.stop]]
+        if seconds is None:
+            parts.append(Pieces(first, pieces.first_sizes[rows]))
+        else:
+            second = pieces.second[seconds[rows.start] : seconds[rows.stop]]
+            parts.append(Pieces(first, pieces.first_sizes[rows], second, pieces.second_sizes[rows], pieces.is_random[rows]))
+    return parts

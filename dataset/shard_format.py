@@ -6,7 +6,8 @@ only; `check_ids` reads the ids themselves, block by block.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import h5py
 import numpy as np
 
 from dataset.errors import UserError
-from dataset.files import whole_file
+from dataset.files import reason, whole_file
+from dataset.hdf5_chunks import write_rows
 
 FORMAT_VERSION = 1
 TRAIN, TEST = "train", "test"
@@ -45,8 +47,11 @@ REQUIRED = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
 
 ATTRIBUTE_VERSION, ATTRIBUTE_SPLIT, ATTRIBUTE_MASKING = "format_version", "split", "masking"
 ATTRIBUTE_TOKENIZER, ATTRIBUTE_VOCAB_SIZE = "tokenizer_sha256", "vocab_size"
+ATTRIBUTE_WHOLE_WORDS = "whole_word_masking"
 ROWS_AT_A_TIME = 8192
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES, CHUNK_ROWS = 1 << 20, 8192
+# Positions ascend in a row, so those of near slots are alike: a few columns to a chunk compress better, by a sixth.
+CHUNK_COLUMNS = {POSITIONS: 5}
 
 
 @dataclass(frozen=True)
@@ -163,32 +168,119 @@ def check_tokenizer(info: ShardInfo, sha256: str) -> None:
         )
 
 
-def write_shard(
-    path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, int | float | str]
-) -> None:
-    """Write a shard, whole or not at all, with the same bytes for the same input (no timestamps inside).
+class ShardWriter:
+    """Takes the rows of a shard block by block; see `shard_writer`."""
 
-    `arrays`: keys and shapes as in SHAPES, integers; they are stored in the types of DTYPES. A value that does not fit
-    its type raises ValueError.
-    """
-    with whole_file(Path(path)) as partial, h5py.File(partial, "w") as file:
-        for key in SHAPES:
-            if key in arrays:
-                _write_dataset(file, key, np.asarray(arrays[key]))
-        for name, value in attributes.items():
-            file.attrs[name] = value
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.rows = 0
+        self._path, self._file = path, file
+        self._columns: dict[str, _Column] = {}
+
+    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add rows: keys and shapes as in SHAPES, the same keys in every call, integers, stored in the types of DTYPES.
+
+        A value that does not fit its type raises ValueError; what the disk refuses UserError.
+        """
+        checked = {key: _fitting(key, np.asarray(arrays[key])) for key in SHAPES if key in arrays}
+        with _disk_errors(self._path):
+            if not self._columns:
+                self._columns = {key: _Column(self._file, key, values.shape[1:]) for key, values in checked.items()}
+            if checked.keys() != self._columns.keys():
+                raise ValueError(f"{self._path}: keys {sorted(checked)} after {sorted(self._columns)}")
+            start, rows = 0, len(checked[INPUT_IDS])
+            while start < rows:
+                # Up to the first full chunk of any key: chunks then lie in the file in one order, whatever the blocks.
+                stop = start + min(column.missing_rows for column in self._columns.values())
+                for key, values in checked.items():
+                    self._columns[key].append(values[start:stop])
+                start = stop
+        self.rows += rows
+
+    def finish(self) -> None:
+        """Store what waits for a whole chunk."""
+        with _disk_errors(self._path):
+            for column in self._columns.values():
+                column.finish()
 
 
-def _write_dataset(file: h5py.File, key: str, values: np.ndarray) -> None:
+@contextmanager
+def shard_writer(path: str | Path, attributes: Mapping[str, int | float | str]) -> Iterator[ShardWriter]:
+    """Write a shard, whole or not at all, with the same bytes for the same rows in the same blocks or others (no timestamps inside)."""
+    path = Path(path)
+    with whole_file(path) as partial:
+        with _disk_errors(path):
+            file = h5py.File(partial, "w")
+        try:
+            for name, value in attributes.items():
+                file.attrs[name] = value
+            writer = ShardWriter(path, file)
+            yield writer
+            writer.finish()
+        finally:
+            with _disk_errors(path):
+                file.close()
+
+
+def write_shard(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, int | float | str]) -> None:
+    """Write a shard of one block of rows, see `shard_writer` and `ShardWriter.append`."""
+    with shard_writer(path, attributes) as writer:
+        writer.append(arrays)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What HDF5 cannot write, as one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be written ({reason(error)}); free some space or name another folder") from error
+
+
+def _fitting(key: str, values: np.ndarray) -> np.ndarray:
     limits = np.iinfo(DTYPES[key])
     fits = not values.size or limits.min <= values.min() <= values.max() <= limits.max
     if values.ndim != len(SHAPES[key]) or not fits:
         raise ValueError(f"{key} of shape {values.shape} does not fit {SHAPES[key]} of {DTYPES[key]}")
-    stored = values.astype(DTYPES[key])
-    row_bytes = max(1, stored[:1].nbytes)
-    # Whole rows in a chunk, as samples are read by rows.
-    chunks = (max(1, min(len(stored), CHUNK_BYTES // row_bytes)), *stored.shape[1:])
-    file.create_dataset(key, data=stored, chunks=chunks, compression="gzip", shuffle=True, track_times=False)
+    return values.astype(DTYPES[key], copy=False)
+
+
+class _Column:
+    """One dataset of a shard that grows by whole rows of chunks."""
+
+    def __init__(self, file: h5py.File, key: str, tail: tuple[int, ...]) -> None:
+        self._dtype = DTYPES[key]
+        chunk_tail = tuple(min(size, CHUNK_COLUMNS.get(key, size)) for size in tail)
+        row_bytes = int(np.prod(chunk_tail, dtype=np.int64)) * self._dtype.itemsize
+        self._chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
+        self._dataset = file.create_dataset(
+            key, shape=(0, *tail), maxshape=(None, *tail), dtype=self._dtype, chunks=(self._chunk_rows, *chunk_tail),
+            compression="gzip", shuffle=True, track_times=False,
+        )
+        self._waiting: list[np.ndarray] = []
+        self._waiting_rows = 0
+
+    @property
+    def missing_rows(self) -> int:
+        """Rows until the chunk that waits is full."""
+        return self._chunk_rows - self._waiting_rows
+
+    def append(self, values: np.ndarray) -> None:
+        """Take no more than `missing_rows` rows."""
+        self._waiting.append(values)
+        self._waiting_rows += len(values)
+        if not self.missing_rows:
+            self.finish()
+
+    def finish(self) -> None:
+        """Store what waits, full or not."""
+        if self._waiting_rows:
+            self._store(np.concatenate(self._waiting))
+            self._waiting, self._waiting_rows = [], 0
+
+    def _store(self, rows: np.ndarray) -> None:
+        start = self._dataset.shape[0]
+        self._dataset.resize(start + len(rows), axis=0)
+        write_rows(self._dataset, start, rows)
 
 
 def _check_datasets(path: Path, file: h5py.File) -> dict[str, int]:

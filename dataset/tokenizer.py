@@ -94,6 +94,25 @@ def masking_exclusions(tokenizer: Tokenizer) -> np.ndarray:
     return np.array(sorted(special_ids(tokenizer).all | spare | gaps), dtype=np.int64)
 
 
+def word_continuations(tokenizer: Tokenizer) -> np.ndarray:
+    """(vocabulary_size,) bool: the token goes on with the word of the token before it, as the tokenizer's decoder marks it.
+
+    WordPiece marks continuations ("##ing"), byte-level BPE and SentencePiece mark beginnings, so that there punctuation after a word
+    counts as part of it. UserError for a tokenizer that marks neither.
+    """
+    decoder = json.loads(tokenizer.to_str())["decoder"] or {}
+    parts = decoder.get("decoders", [decoder])
+    marks = {"WordPiece": decoder.get("prefix", "##"), "ByteLevel": "\u0120", "Metaspace": "\u2581"}
+    kind = next((part["type"] for part in parts if part.get("type") in marks), None)
+    if kind is None:
+        raise UserError("the tokenizer does not mark where words begin; masking of single tokens would work")
+    continues = np.zeros(vocabulary_size(tokenizer), dtype=bool)
+    for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+        continues[token_id] = token.startswith(marks[kind]) == (kind == "WordPiece")
+    continues[list(special_ids(tokenizer).all)] = False
+    return continues
+
+
 def vocabulary_sha256(tokenizer: Tokenizer) -> str:
     """Hex SHA-256 of the tokens in id order, joined by newlines (an id without a token is an empty line), UTF-8.
 

@@ -10,12 +10,14 @@ import torch
 
 from dataset.errors import UserError, one_line
 from dataset.shard_format import ShardInfo, check_tokenizer
-from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size
+from dataset.token_counts import TokenCounts
+from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size, word_continuations
 from pretraining.assemble_models import Models, build_models, layers_compared
 from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder
 from pretraining.batches.samples import MaskingRule, ShardReader
+from pretraining.batches.smoothing import Smoothing
 from pretraining.budget import Budget, CheckpointPlan, Clock, Deadline, MonotonicClock, SimulatedClock, ValidationPlan, is_reached
 from pretraining.checkpoint import Keep
 from pretraining.console import Console, say
@@ -28,7 +30,7 @@ from pretraining.models.loading import quiet_transformers
 from pretraining.optimizers import build_optimizer
 from pretraining.outputs import Outputs, markers
 from pretraining.precision import Precision, select_precision
-from pretraining.preflight import Plan
+from pretraining.preflight import Plan, asks_for_whole_words
 from pretraining.progress import Progress
 from pretraining.run_folder import RunFolder
 from pretraining.run_start import Saved, begin_run, claim_run, file_options
@@ -136,11 +138,13 @@ def make_trainer(
         Keep(args.checkpoints.keep_checkpoints, args.checkpoints.keep_marker_checkpoints),
         lambda: {"wandb_id": tracking.wandb_id if tracking else None, "data": start.data, "options": file_options(plan)}, events.outside,
         validation_limit=DRY_RUN_BATCHES if args.run.dry_run else None)
-    share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation)
+    # A batch of one micro-batch has nothing to group, and its rows keep their order.
+    grouped = args.data.group_by_length and args.optimization.train_batch_size > args.optimization.train_micro_batch_size_per_gpu
+    share = Share(control.rank, control.world_size, args.optimization.train_micro_batch_size_per_gpu, resolved.accumulation, grouped)
     # The loader's thread has an order of its own: an order remembers the epochs it was asked about last.
     loader = StepLoader(
-        GlobalOrder(args.run.seed, order.shard_sizes), _reader(plan, plan.train_shards), share, first_sample=progress.samples,
-        ahead=args.data.num_workers, pin=device.type == "cuda")
+        GlobalOrder(args.run.seed, order.shard_sizes), _reader(plan, plan.train_shards, plan.token_counts), share,
+        first_sample=progress.samples, ahead=args.data.num_workers, pin=device.type == "cuda")
     early_stop = EarlyStop(args.validation.use_early_stopping, args.validation.early_stop_time, args.validation.early_stop_eval_loss,
                            args.validation.scale_cnt_limit)
     deadline = Deadline(resolved.deadline, int(control.sum([float(engine.checkpoint_bytes())])[0]), progress.longest_gap_s,
@@ -178,17 +182,24 @@ def _clock(simulated: float | None, progress: Progress) -> Clock:
     return MonotonicClock(hours_before=progress.hours)
 
 
-def _reader(plan: Plan, shards: list[ShardInfo]) -> ShardReader:
+def _reader(plan: Plan, shards: list[ShardInfo], counts: TokenCounts | None = None) -> ShardReader:
+    """The reader of training or held-out `shards`; `counts` smooth the masks of training ones."""
     args, vocabulary, causal = plan.resolved.args, plan.student.config["vocab_size"], plan.architecture.causal
-    masking = augmentation = None
+    masking = augmentation = smoothing = None
     masks = any(info.masking == "none" for info in shards) and not causal
     if masks or args.distillation.aug:
         tokenizer = load_tokenizer(plan.tokenizer_source)
         excluded: np.ndarray = masking_exclusions(tokenizer)
-        masking = MaskingRule(args.run.seed, excluded) if masks else None
+        if masks:
+            continues = word_continuations(tokenizer) if any(map(asks_for_whole_words, shards)) else None
+            masking = MaskingRule(args.run.seed, excluded, continues)
+        if counts is not None:
+            share = float(shards[0].attributes["masked_lm_prob"])
+            smoothing = Smoothing(counts.counts, args.data.mlm_smoothing, excluded[excluded < counts.vocab_size], share)
         if args.distillation.aug:
             augmentation = Augmentation(args.run.seed, excluded, min(vocabulary, vocabulary_size(tokenizer)))
-    return ShardReader(shards, vocabulary, args.data.max_predictions_per_seq, masking, causal=causal, augmentation=augmentation)
+    return ShardReader(shards, vocabulary, args.data.max_predictions_per_seq, masking, causal=causal, augmentation=augmentation,
+                       smoothing=smoothing)
 
 
 def _validator(plan: Plan, control: Control, precision: Precision, device: torch.device) -> Validator | None:

@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UserError
-from dataset.shard_format import NO_MASKING, ShardInfo, check_ids, check_tokenizer, find_shards, read_info
-from dataset.tokenizer import HUB_NAME, SpecialIds, holds_tokenizer, load_tokenizer, special_ids, vocabulary_sha256
+from dataset.shard_format import (
+    ATTRIBUTE_TOKENIZER,
+    ATTRIBUTE_WHOLE_WORDS,
+    NO_MASKING,
+    ShardInfo,
+    check_ids,
+    check_tokenizer,
+    find_shards,
+    read_info,
+)
+from dataset.token_counts import TokenCounts, read_token_counts
+from dataset.tokenizer import HUB_NAME, SpecialIds, holds_tokenizer, load_tokenizer, special_ids, vocabulary_sha256, word_continuations
 from pretraining.args.resolve import Resolved
 from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
 from pretraining.objective_plan import ObjectivePlan, plan_objectives
@@ -41,6 +51,12 @@ class Plan:
     tokenizer_source: str
     tokenizer_sha256: str | None
     folder: RunFolder
+    token_counts: TokenCounts | None = None
+
+
+def asks_for_whole_words(info: ShardInfo) -> bool:
+    """Whether a shard without masks wants whole words masked."""
+    return info.masking == NO_MASKING and bool(info.attributes.get(ATTRIBUTE_WHOLE_WORDS, 0))
 
 
 def make_plan(resolved: Resolved) -> Plan:
@@ -71,9 +87,12 @@ def make_plan(resolved: Resolved) -> Plan:
         _set_special_ids(student, train[0], specials, is_default_length=args.model.max_position_embeddings is None)
     models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
     _check_shards(resolved, models, train + test, digest)
+    counts = _token_counts(resolved, train, digest, architecture.causal)
+    if tokenizer is not None and not architecture.causal and any(map(asks_for_whole_words, train + test)):
+        word_continuations(tokenizer)
     _check_disk(resolved, folder, student)
     _write_back(args, student, objectives, source)
-    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder)
+    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder, counts)
 
 
 def _student_architecture(args: Any, teacher: ModelFolder | None) -> Architecture:
@@ -117,6 +136,38 @@ def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
         resolved.notes.append(f"--max_predictions_per_seq {asked}: the shards hold up to {stored} masked positions per sample; "
                               f"those past {asked} are not learnt from")
     return train, test
+
+
+def _token_counts(resolved: Resolved, train: list[ShardInfo], digest: str | None, causal: bool) -> TokenCounts | None:
+    """What --token_counts holds, if the shards can be masked by it; `digest` is the tokenizer's, None for one of the hub."""
+    path = resolved.args.data.token_counts
+    if path is None:
+        return None
+    if causal:
+        raise UserError(f"--token_counts {path}: a causal student sees its text unmasked; leave the flag out")
+    try:
+        counts = read_token_counts(path)
+    except UserError as error:
+        raise UserError(f"--token_counts: {error}") from None
+    for info in train:
+        if info.masking != NO_MASKING:
+            raise UserError(f"--token_counts {path}: the masks of {info.path} are in the file; make shards without them "
+                            "(dataset/generate_samples.py)")
+        if asks_for_whole_words(info):
+            raise UserError(f"--token_counts {path}: {info.path} asks for whole words, and counts are of single tokens; make shards of "
+                            "single tokens, or leave the flag out")
+        share, first = (one.attributes["masked_lm_prob"] for one in (info, train[0]))
+        if share != first:
+            raise UserError(f"--token_counts {path}: masked_lm_prob is {share} in {info.path} and {first} in {train[0].path}; one batch "
+                            "needs one")
+        vocabulary, sha256 = int(info.attributes["vocab_size"]), digest or info.attributes.get(ATTRIBUTE_TOKENIZER)
+        if counts.vocab_size != vocabulary:
+            raise UserError(f"--token_counts {path}: {counts.vocab_size} counts, {info.path} has a vocabulary of {vocabulary}; count these "
+                            "shards with dataset/count_tokens.py")
+        if None not in (counts.tokenizer_sha256, sha256) and counts.tokenizer_sha256 != sha256:
+            raise UserError(f"--token_counts {path}: tokenizer_sha256 is {counts.tokenizer_sha256}, expected {sha256} of the run's "
+                            "tokenizer; count the run's shards with dataset/count_tokens.py")
+    return counts
 
 
 def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialIds | None, is_default_length: bool) -> None:

@@ -7,7 +7,7 @@ from pretraining.args.parser import INFO
 from pretraining.objectives.catalog import OBJECTIVES, Part
 
 # Flags that may differ between the pieces of one run: they change where, how fast, how long and how loudly it runs, and not what a step
-# computes. `data_identity` notices folders with other content, and `changed_options` a DeepSpeed file with other options.
+# computes. `data_identity` notices folders and files with other content, and `changed_options` a DeepSpeed file with other options.
 _FREE = frozenset({
     "output_dir", "job_name", "current_run_id", "project_name", "print_steps", "report_to", "num_workers",
     "minutes_between_checkpoints", "steps_between_checkpoints", "num_epochs_between_checkpoints",
@@ -15,6 +15,7 @@ _FREE = frozenset({
     "num_epochs", "do_validation", "validation_epochs", "validation_epochs_begin", "validation_epochs_end", "validation_begin_proportion",
     "validation_end_proportion", "validation_micro_batch", "use_early_stopping", "early_stop_time", "early_stop_eval_loss",
     "scale_cnt_limit", "steps_per_print", "wall_clock_breakdown", "deepspeed_config", "tokenizer_name", "dataset_path", "teacher_path",
+    "token_counts",
     "fp16", "fp16_backend", "layer_norm_type",  # --precision says what they decide, and both layer norms compute the same
 }) | {name for name, info in INFO.items() if info.no_effect}
 # Sections of a DeepSpeed file that only tell.
@@ -35,7 +36,9 @@ def changed_flags(saved: dict[str, Any], now: dict[str, Any], methods: list[Part
 def _conditionally_free(now: dict[str, Any], methods: list[Part]) -> set[str]:
     free = set()
     if not any(OBJECTIVES[part.name].compares_samples for part in methods):
-        free.add("train_micro_batch_size_per_gpu")
+        free |= {"train_micro_batch_size_per_gpu", "group_by_length"}
+    if now["token_counts"] is None:
+        free.add("mlm_smoothing")
     if now["lr_schedule"] == "time":
         free.add("max_steps")  # it stops the run and is the total of no schedule
     elif all(part.since == 0 and part.until == float("inf") for part in methods):
@@ -56,7 +59,12 @@ def changed_options(saved: dict[str, Any], now: dict[str, Any], prefix: str = ""
 
 
 def changed_data(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What of `data_identity` differs, in words. A run without validation reads no test shards and has none to compare."""
+    """What of `data_identity` differs, in words. A run without validation reads no test shards and has none to compare.
+
+    An entry that the saved run does not know was empty in it.
+    """
+    words = {"teacher": "the teacher's weights are others", "token_counts": "the token counts are others"}
     for name, value in now.items():
-        if saved[name] != value and not (name == "test" and not (saved[name] and value)):
-            yield "the teacher's weights are others" if name == "teacher" else f"the {name} shards are others"
+        old = saved.get(name)
+        if old != value and not (name == "test" and not (old and value)):
+            yield words.get(name, f"the {name} shards are others")

@@ -76,13 +76,14 @@ def data_identity(plan: Plan) -> dict[str, Any]:
     """What a run reads, so that a resumed run notices other shards or another teacher.
 
     Of a shard its name, rows, bytes and attributes (seed, tokenizer, masking, ...): hashing a corpus would take minutes. Of a teacher a
-    hash of its weights.
+    hash of its weights, of token counts one of the numbers.
     """
     weights = None
     if plan.teacher is not None:
         weights = file_hash(next(plan.teacher.path / name for name in WEIGHT_FILES if (plan.teacher.path / name).is_file()))
     return {"train": [_shard_identity(info) for info in plan.train_shards], "test": [_shard_identity(info) for info in plan.test_shards],
-            "teacher": weights}
+            "teacher": weights,
+            "token_counts": None if plan.token_counts is None else xxhash.xxh3_64_hexdigest(plan.token_counts.counts.tobytes())}
 
 
 def _shard_identity(info: ShardInfo) -> list[Any]:

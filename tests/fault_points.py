@@ -265,28 +265,48 @@ def signal_after(order: dict[str, int]) -> None:
 def record_samples(folder: str) -> None:
     """Write, for every optimizer step, the step and the epoch, shard and rows of its samples to a file of this rank in `folder`.
 
-    The loader reads ahead; its reads, one for each micro-batch, are used in the order in which they were made.
+    The loader reads ahead; its reads, one for each step, are used in the order in which they were made.
     """
     from pretraining.batches.samples import ShardReader
     from pretraining.trainer import Trainer
 
     plain_read, plain_step, reads = ShardReader.read, Trainer.step, deque()
 
-    def read(self: ShardReader, segments: Any) -> Any:
+    def read(self: ShardReader, segments: Any, *more: Any) -> Any:
         segments = list(segments)
         if self.shards[0].split == "train":
             reads.append([[segment.epoch, segment.shard, segment.rows.tolist()] for segment in segments])
-        return plain_read(self, segments)
+        return plain_read(self, segments, *more)
 
     def step(self: Trainer, batches: list, *arguments: Any) -> None:
         with (Path(folder) / f"{self.control.rank}.jsonl").open("a") as file:
-            for _ in batches:
-                file.writelines(json.dumps([self.progress.step, *segment]) + "\n" for segment in reads.popleft())
+            file.writelines(json.dumps([self.progress.step, *segment]) + "\n" for segment in reads.popleft())
         plain_step(self, batches, *arguments)
 
     ShardReader.read, Trainer.step = read, step
 
 
+def record_masks(folder: str) -> None:
+    """Write epoch, shard, row, token ids as they are shown, masked positions and labels of every training sample that this rank reads."""
+    from pretraining.batches.samples import ShardReader
+
+    plain_read = ShardReader.read
+
+    def read(self: ShardReader, segments: Any, *more: Any) -> Any:
+        segments = list(segments)
+        rows = plain_read(self, segments, *more)
+        if self.shards[0].split == "train":
+            samples = [(segment.epoch, segment.shard, row) for segment in segments for row in segment.rows.tolist()]
+            with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
+                for index, sample in enumerate(samples):
+                    used = int(rows.predictions[index])
+                    file.write(json.dumps([*sample, rows.input_ids[index].tolist(), rows.positions[index, :used].tolist(),
+                                           rows.labels[index, :used].tolist()]) + "\n")
+        return rows
+
+    ShardReader.read = read
+
+
 PATCHES: dict[str, Callable[[Any], None]] = {
-    "slow_steps": slow_steps, "signal_after": signal_after, "record_samples": record_samples,
+    "slow_steps": slow_steps, "signal_after": signal_after, "record_samples": record_samples, "record_masks": record_masks,
 }

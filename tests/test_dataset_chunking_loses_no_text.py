@@ -1,110 +1,133 @@
-"""Every token of every document stands in exactly one sample, in order; samples never cross documents."""
+"""Without pairs every token of every document stands in exactly one sample of each duplicate, in order, and no sample crosses documents."""
 
-import random
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import h5py
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sampling_case import ODD_VOCABULARY, byte_level, documents_of, make_samples, numbered_words, plain_ids, read_shard, wordpiece
 from tiny_corpus import make_articles, write_text_shard, write_vocabulary
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dataset.masking import generator
-from dataset.samples import (
-    SampleJob,
-    SampleSettings,
-    cut_document,
-    read_documents,
-    tokenize_document,
-    write_samples,
-)
+from dataset.errors import UserError
+from dataset.samples import SampleJob, SampleSettings, write_samples
+from dataset.sampling import text as blocks
+from dataset.sampling.chunks import Chunker
+from dataset.sampling.lengths import draw_lengths
+from dataset.sampling.tokens import TokenBlock
 from dataset.shard_format import read_info
 from dataset.tokenizer import load_tokenizer, special_ids
 
 
-def byte_level_tokenizer() -> Tokenizer:
-    """A RoBERTa-style tokenizer of single bytes: padding is 1, and 0 is the start token."""
-    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate([*names, *letters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_special_tokens(names)
-    return tokenizer
+def document_ids(tokenizer, sentences: list[str]) -> list[int]:
+    """Sentences after the first follow a space, which byte-level tokenizers keep."""
+    return list(chain.from_iterable(plain_ids(tokenizer, [sentences[0], *(f" {sentence}" for sentence in sentences[1:])])))
 
 
-def unmask(file: h5py.File) -> np.ndarray:
-    """The input ids as they were before masking."""
-    ids, positions, labels = (file[key][:] for key in ("input_ids", "masked_lm_positions", "masked_lm_ids"))
-    rows, slots = np.nonzero(positions)
-    ids[rows, positions[rows, slots]] = labels[rows, slots]
-    return ids
+def check_conservation(shard, documents: list[list[int]], tokenizer, room: int) -> None:
+    """Walk through rows and documents together."""
+    ids, rows = special_ids(tokenizer), np.arange(len(shard.ids))
+    assert (shard.ids[:, 0] == ids.cls).all() and (shard.ids[rows, shard.lengths - 1] == ids.sep).all()
+    assert (shard.ids[np.arange(shard.ids.shape[1]) >= shard.lengths[:, None]] == ids.pad).all()
+    assert not shard.segments.any() and shard.is_random is None
+    row = 0
+    for document in documents:
+        found = []
+        while len(found) < len(document):
+            piece = shard.ids[row, 1 : shard.lengths[row] - 1].tolist()
+            assert 1 <= len(piece) <= room
+            found, row = found + piece, row + 1
+        assert found == document, "neither lost nor repeated nor mixed with the next document"
+    assert row == len(shard.ids)
 
 
 @pytest.mark.parametrize("style", ["bert", "roberta"])
-@pytest.mark.parametrize("short_seq_prob", [0.0, 0.5])
-def test_the_samples_of_a_file_undo_to_its_documents(tmp_path, style, short_seq_prob):
-    articles = make_articles(12, seed=3)
-    articles[4] = articles[4] * 8  # one document of many samples
-    source, target = tmp_path / "training0.txt", tmp_path / "train_shard_0.hdf5"
-    write_text_shard(source, articles)
-    tokenizer = byte_level_tokenizer() if style == "roberta" else load_tokenizer(write_vocabulary(tmp_path / "tok"))
-    ids = special_ids(tokenizer)
-    settings = SampleSettings(max_seq_length=32, max_predictions_per_seq=5, short_seq_prob=short_seq_prob)
-    rows = write_samples(SampleJob(source, target, "train", 0, 0), settings, tokenizer.to_str())
-
-    with h5py.File(target) as file:
-        originals, input_mask = unmask(file), file["input_mask"][:]
-        assert not file["segment_ids"][:].any() and "next_sentence_labels" not in file
-    lengths = input_mask.sum(axis=1)
-    assert rows == len(originals) and lengths.max() == 32
-    assert (input_mask == (np.arange(32) < lengths[:, None])).all()
-    assert (originals[:, 0] == ids.cls).all()
-    assert (originals[np.arange(rows), lengths - 1] == ids.sep).all()
-    assert (originals[input_mask == 0] == ids.pad).all()
-
-    texts = [" ".join(sentences) for sentences in articles]
-    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    row = 0
-    for document in expected:
-        found = []
-        while len(found) < len(document):
-            found += originals[row, 1 : lengths[row] - 1].tolist()
-            row += 1
-        assert found == document  # neither lost nor repeated, and the next sample starts with the next document
-    assert row == rows
+@pytest.mark.parametrize(("length", "short_seq_prob"), [(4, 0.0), (4, 1.0), (16, 0.1), (128, 1.0), (128, 0.1), (512, 0.0)])
+def test_the_samples_of_a_file_undo_to_its_documents(tmp_path, monkeypatch, style, length, short_seq_prob):
+    articles = make_articles(40, seed=3)
+    articles[4] = articles[4] * 40  # one document of many samples
+    articles += [["Bara"], ["doso"], articles[0] + ["Last one."]]
+    write_text_shard(tmp_path / "text.txt", articles)
+    text = (tmp_path / "text.txt").read_bytes().removesuffix(b"\n\n")  # no line feed at the end
+    tokenizer = byte_level() if style == "roberta" else load_tokenizer(write_vocabulary(tmp_path / "tok"))
+    documents = [document_ids(tokenizer, article) for article in articles]
+    assert documents == [tokenizer.encode(" ".join(article), add_special_tokens=False).ids for article in articles], "running text"
+    settings = SampleSettings(length, max_predictions_per_seq=length, short_seq_prob=short_seq_prob)
+    counts, shards = make_samples(tmp_path, text, tokenizer, settings, duplicates=3)
+    for shard in shards:
+        check_conservation(shard, documents, tokenizer, length - 2)
+        assert (shard.shown != shard.ids).any()
+    assert counts.samples == sum(len(shard.ids) for shard in shards) and counts.tokens == 3 * sum(map(len, documents))
+    assert not (shards[0].shown[: len(shards[1].ids)] == shards[1].shown[: len(shards[0].ids)]).all(), "duplicates are masked differently"
     if not short_seq_prob:
-        assert rows == sum(-(-len(document) // 30) for document in expected)
+        assert len(shards[0].ids) == sum(-(-len(document) // (length - 2)) for document in documents)
+    (tmp_path / "none").mkdir()
+    _, (plain,) = make_samples(tmp_path / "none", text, tokenizer, SampleSettings(length, "none", short_seq_prob=short_seq_prob))
+    assert plain.positions is None
+    assert (plain.shown == shards[0].ids).all(), "what the trainer masks is what static masks hide"
+    before = (tmp_path / "train_shard_1.hdf5").read_bytes()
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    make_samples(tmp_path, text, tokenizer, settings, duplicates=3)
+    assert (tmp_path / "train_shard_1.hdf5").read_bytes() == before, "the size of blocks shows nowhere"
+
+
+lines = st.sampled_from(["", "", " ", "\t", "Bara", "doso ing un", "É!", "a" * 101, "b." * 9, "\x01", "\u2003", "[SEP]", "x y z" * 3])
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    st.lists(lines, max_size=25), st.sampled_from([4, 5, 16]), st.sampled_from([0.0, 0.1, 1.0]), st.booleans(),
+    st.sampled_from([4, 9, 1 << 22]),
+)  # fmt: skip
+@example(["Bara"], 4, 0.0, True, 1 << 22)
+@example(["", " ", "\x01", ""], 4, 0.0, True, 1 << 22)
+def test_documents_of_any_shape(lines, length, short_seq_prob, has_end, block_bytes):
+    text = "\n".join(lines) + "\n" * has_end
+    tokenizer = wordpiece(ODD_VOCABULARY)
+    documents = [ids for ids in (list(chain.from_iterable(plain_ids(tokenizer, document))) for document in documents_of(text)) if ids]
+    settings = SampleSettings(length, max_predictions_per_seq=3, short_seq_prob=short_seq_prob)
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+        if not documents:
+            with pytest.raises(UserError, match=r"training0\.txt holds no text"):
+                make_samples(Path(folder), text.encode(), tokenizer, settings)
+            assert [path.name for path in Path(folder).iterdir()] == ["training0.txt"]
+            return
+        _, shards = make_samples(Path(folder), text.encode(), tokenizer, settings, duplicates=2)
+        for shard in shards:
+            check_conservation(shard, documents, tokenizer, length - 2)
 
 
 def test_short_samples_are_as_frequent_as_asked_and_of_every_length():
-    tokens = np.arange(200_000)
-    pieces = list(cut_document(tokens, 20, 0.3, generator((1,))))
-    assert np.concatenate(pieces).tolist() == tokens.tolist()
-    sizes = np.array([len(piece) for piece in pieces[:-1]])
+    tokens = np.arange(200_000, dtype=np.int32)
+    chunker = Chunker(draw_lengths(20, 0.3, (1,)))
+    pieces = chunker.cut(TokenBlock(tokens, np.array([len(tokens)]), np.array([1])))
+    assert pieces.first.tolist() == tokens.tolist()
+    sizes = pieces.first_sizes[:-1]
     assert (sizes.min(), sizes.max()) == (2, 20) and len(np.unique(sizes)) == 19
     assert (sizes < 20).mean() == pytest.approx(0.3 * 18 / 19, abs=0.02)
+    shorts = np.bincount(sizes)[2:20]
+    assert ((shorts - shorts.mean()) ** 2 / shorts.mean()).sum() < 40.8, "chi-square with 17 degrees of freedom, p = 0.001"
 
 
 def test_text_that_spells_a_special_token_stays_text(tmp_path):
-    source, target = tmp_path / "test_0.txt", tmp_path / "test_shard_0.hdf5"
-    source.write_text("Bara [MASK] doso [SEP] luti.\n", encoding="utf-8")
     tokenizer = load_tokenizer(write_vocabulary(tmp_path))
-    write_samples(SampleJob(source, target, "test", 0, 0), SampleSettings(16, "none"), tokenizer.to_str())
-    ids = special_ids(tokenizer)
-    with h5py.File(target) as file:
-        tokens = file["input_ids"][0][file["input_mask"][0] == 1].tolist()
+    (tmp_path / "test_0.txt").write_text("Bara [MASK] doso [SEP] luti.\n", encoding="utf-8")
+    target = tmp_path / "test_shard_0.hdf5"
+    settings = SampleSettings(16, "none", short_seq_prob=0)
+    write_samples(SampleJob(tmp_path / "test_0.txt", "test", 0, ((0, target),)), settings, tokenizer.to_str())
+    ids, shard = special_ids(tokenizer), read_shard(target)
+    tokens = shard.shown[0, : shard.lengths[0]].tolist()
     assert ids.mask not in tokens and tokens.count(ids.sep) == 1
     info = read_info(target)
     assert (info.masking, info.predictions, info.split, info.rows) == ("none", None, "test", 1)
 
 
 def test_documents_end_at_blank_lines_only(tmp_path):
-    path = tmp_path / "training0.txt"
-    path.write_bytes("\n\na\u2028b\nc\r\n \n\nd\x0be\n".encode())
-    assert list(read_documents(path)) == [["a\u2028b", "c"], ["d\x0be"]]
-
-
-def test_sentences_give_the_tokens_of_the_running_text():
-    tokenizer = byte_level_tokenizer()
-    sentences = make_articles(1, seed=random.Random(5).randint(1, 9))[0] + ["Last one."]
-    running = tokenizer.encode(" ".join(sentences), add_special_tokens=False).ids
-    assert tokenize_document(tokenizer, sentences).tolist() == running
+    text = "\n\nw1\u2028w2\nw3\r\n \n\n\x0b\nw4\x0bw5\rw6\n"
+    tokenizer = numbered_words(10)
+    _, (shard,) = make_samples(tmp_path, text.encode(), tokenizer, SampleSettings(16, "none", short_seq_prob=0))
+    # A vertical tab is a control character, which BERT's normalizer deletes; "w4w5" is no known word.
+    assert [row[row != 0].tolist() for row in shard.shown] == [[2, 6, 7, 8, 3], [2, 1, 11, 3]]

@@ -36,10 +36,12 @@ def script_flags(name, inputs, output):
         "process_data": ["-f", inputs / "books", "-o", output, "--type", "text"],
         "shard_data": ["--dir", inputs / "processed", "-o", output, *TWO_AND_ONE],
         "generate_samples": ["--dir", inputs / "text", "-o", output, "--model_name", inputs / "tok"],
+        "merge_shards": ["--data", inputs / "text", "--output_dir", output],
+        "split_text": ["--read_file", inputs / "text" / "training0.txt", "--split_number", "2", "--folder", output, "--name_base", "x"],
     }[name]
 
 
-@pytest.mark.parametrize("name", ["process_data", "shard_data", "generate_samples"])
+@pytest.mark.parametrize("name", ["process_data", "shard_data", "generate_samples", "merge_shards", "split_text"])
 def test_three_ways_of_running_a_script_do_the_same(name, inputs, tmp_path):
     ways = {
         "path": ([str(ROOT / "dataset" / f"{name}.py")], tmp_path),
@@ -58,9 +60,9 @@ def test_three_ways_of_running_a_script_do_the_same(name, inputs, tmp_path):
 
 MISTAKES = [
     ("process_data", ["-f", "{in}/none", "--type", "wiki"], "--file .* does not exist"),
-    ("process_data", ["-f", "{in}/books", "--type", "wiki"], "is a folder; --type wiki needs a dump file"),
-    ("process_data", ["-f", "{in}/books/a.txt", "--type", "text"], "needs a folder of"),
-    ("process_data", ["-f", "{in}/empty", "--type", "text"], "no article found"),
+    ("process_data", ["-f", "{in}/books", "--type", "wiki"], "is a folder; --type wiki needs a MediaWiki dump"),
+    ("process_data", ["-f", "{in}/books/a.txt", "--type", "bookcorpus"], "needs a folder of"),
+    ("process_data", ["-f", "{in}/empty", "--type", "text"], "holds no"),
     ("process_data", ["-f", "{in}/books", "--type", "text", "--n_processes", "0"], "1 or more would work"),
     ("shard_data", ["--dir", "{in}/none"], "--dir .* is no folder"),
     ("shard_data", ["--dir", "{in}/empty"], r"holds no \*.txt"),
@@ -69,6 +71,9 @@ MISTAKES = [
     ("shard_data", ["--dir", "{in}/processed", "--num_test_shards", "0"], "or 0 for both, would work"),
     ("shard_data", ["--dir", "{in}/processed", "--language", "english"], "--language english; an ISO 639 code"),
     ("shard_data", ["--dir", "{in}/processed", "-o", "{in}/processed"], "is also --dir"),
+    ("shard_data", ["--dir", "{in}/processed", "--dask_address", "nowhere"], "--dask_address nowhere: no Dask scheduler answers"),
+    ("merge_shards", ["--data", "{in}/none"], "--data .* is no folder"),
+    ("merge_shards", ["--data", "{in}/text", "--grep", "test"], "holds no text shard of test"),
     ("generate_samples", ["--dir", "{in}/none", "--model_name", "{in}/tok"], "--dir .* is no folder"),
     ("generate_samples", ["--dir", "{in}/empty", "--model_name", "{in}/tok"], r"holds no \*.txt"),
     ("generate_samples", ["--dir", "{in}/text"], "--model_name .* or --vocab_file would work"),
@@ -89,7 +94,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line(name, flags, message, inputs, tmp_path):
     output = tmp_path / "out"
     flags = [flag.replace("{in}", str(inputs)) for flag in flags]
-    done = run_script(name, "-o", output, *flags)
+    done = run_script(name, "--output_dir", output, *flags)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.split("\n") if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in done.stderr

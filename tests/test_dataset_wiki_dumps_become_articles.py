@@ -4,11 +4,11 @@ import bz2
 import time
 
 import pytest
-from tiny_corpus import run_script
+from reader_case import articles, write
 
 from dataset import process_data
 from dataset.errors import UserError
-from dataset.wiki_dump import check_dump, extract_dump
+from dataset.readers.wiki_dump import extract_dump
 
 PAGE = """  <page>
     <title>{title}</title>
@@ -68,18 +68,44 @@ def test_articles_come_in_dump_order_without_titles_talk_redirects_and_empty_one
     assert list((tmp_path / "out").iterdir()) == [written]
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_dump_is_read_however_it_is_packed(tmp_path, suffix):
+    path = write(tmp_path / f"dump.xml{suffix}", make_dump())
+    assert articles("wiki", path, tmp_path / "out") == EXPECTED
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["wiki_one_article_per_line.txt"]
+
+
+def test_invalid_utf8_is_replaced_when_asked_and_half_characters_always(tmp_path, capsys):
+    dump = make_dump().encode().replace(b"Article 8", b"&amp;#xD800;Article 8")
+    expected = [*EXPECTED[:4], f"\ufffd{EXPECTED[4]}", *EXPECTED[5:]]
+    assert articles("wiki", write(tmp_path / "dump.xml.bz2", dump), tmp_path / "out") == expected
+    assert "1 characters in 1 lines" in capsys.readouterr().err
+    broken = write(tmp_path / "dump.xml.bz2", dump.replace(b"Article 7 speaks", b"Article 7 \xffspeaks"))
+    expected[3] = "Article 7 \ufffdspeaks. Head. Of 7 things."
+    assert articles("wiki", broken, tmp_path / "out", "--errors", "replace") == expected
+    assert "2 characters in 2 lines" in capsys.readouterr().err
+
+
+BAD_LINE = make_dump().encode().split(b"\n").index(b"Of 30 things.</text>") + 1
+CUT = make_dump()[:-400]
+LAST_LINE = CUT.rstrip().count("\n") + 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("dump.xml", b"just text", "does not start with <mediawiki"),
-        ("dump.xml.bz2", b"<mediawiki>", r"cannot be read .* would work"),
-        ("dump.xml.gz", b"<mediawiki>", r"cannot be read .* would work"),
-        ("dump.xml", b"\xff\xfe\x00", r"cannot be read .* would work"),
+        ("dump.xml.bz2", b"<mediawiki>", r"is no bz2 file"),
+        ("dump.xml.gz", b"<mediawiki>", r"is no gz file"),
+        ("dump.xml", b"\xff\xfe\x00", r"dump.xml, line 1: not UTF-8"),
         ("dump.xml", (HEAD + "</mediawiki>\n").encode(), "no article found"),
-        ("dump.xml.bz2", bz2.compress(make_dump().encode() * 400)[:-3000], "EOFError.*is the dump whole"),
+        ("dump.xml", make_dump().encode().replace(b"Of 30", b"Of \xe9 30"), f"line {BAD_LINE}: not UTF-8"),
+        ("dump.xml.bz2", bz2.compress(make_dump().encode() * 400)[:-3000], r"line \d{5,}: damaged or cut short"),
+        ("dump.xml", CUT.encode() + b"\n\n", f"line {LAST_LINE}: the dump ends without </mediawiki>: it is cut short"),
+        ("dump.xml.bz2", bz2.compress(CUT.encode()), f"line {LAST_LINE}: the dump ends without </mediawiki>"),
     ],
 )
-def test_what_is_no_dump_is_one_line_and_leaves_nothing(tmp_path, name, content, message):
+def test_what_is_no_whole_dump_is_one_line_and_leaves_nothing(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         process_data.main(["-f", str(tmp_path / name), "-o", str(tmp_path / "out"), "--type", "wiki"])
@@ -122,31 +148,5 @@ def test_a_failure_that_wikiextractor_hides_ends_the_step(dump, tmp_path, monkey
 def test_modules_in_the_current_folder_do_not_stand_in_for_others(dump, tmp_path, monkeypatch):
     (tmp_path / "bz2.py").write_text("raise SystemExit('wrong module')")
     monkeypatch.chdir(tmp_path)
-    check_dump(dump)
     extract_dump(dump, tmp_path / "text", 1)
     assert (tmp_path / "text" / "AA" / "wiki_00").stat().st_size > 0
-
-
-@pytest.mark.parametrize("kind", ["bookcorpus", "text"])
-def test_every_text_file_below_a_folder_is_one_article(tmp_path, kind):
-    folder = tmp_path / "books"
-    (folder / "b").mkdir(parents=True)
-    (folder / "b" / "two.txt").write_text("\ufeffSecond\r\nbook.\n\n\u2028End.", encoding="utf-8")
-    (folder / "a.txt").write_text("First book.\n", encoding="utf-8")
-    (folder / "empty.txt").write_text(" \n", encoding="utf-8")
-    (folder / "notes.md").write_text("no book")
-    for _ in range(2):  # the output in the same folder is not read by the second run
-        process_data.main(["-f", str(folder), "-o", str(folder), "--type", kind])
-        written = (folder / f"{kind}_one_article_per_line.txt").read_text(encoding="utf-8")
-        assert written == "First book.\n\nSecond book. End.\n\n"
-
-
-def test_a_text_file_in_another_encoding_is_named_and_the_old_output_stays(tmp_path):
-    (tmp_path / "old.txt").write_bytes(b"caf\xe9")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "text_one_article_per_line.txt").write_text("before\n\n")
-    done = run_script("process_data", "-f", tmp_path, "-o", tmp_path / "out", "--type", "text")
-    assert done.returncode == 2 and "old.txt is not UTF-8" in done.stderr and done.stderr.count("\n") == 1
-    names = [path.name for path in (tmp_path / "out").iterdir()]
-    assert names == ["text_one_article_per_line.txt"]
-    assert (tmp_path / "out" / names[0]).read_text() == "before\n\n"

@@ -32,7 +32,7 @@ OTHER_WORDS = {
     "tokenizer_name": "elsewhere", "teacher_path": "elsewhere", "method": "hidden_mse,mlm:0.5", "layer_selection": "1,3",
     "student_layer_selection": "2", "student_initialize": "elsewhere", "student_layers": "0,2,4,6,8,10",
     "finetune_time_markers": "0.5", "clock": "simulated:2", "load_training_checkpoint": "elsewhere", "load_checkpoint_id": "latest",
-    "deadline": "2999-01-01T00:00",
+    "deadline": "2999-01-01T00:00", "token_counts": "elsewhere",
     "fearture_learn": "x", "model_name_or_path": "x", "config_name": "x", "cache_dir": "x", "pretrain_run_args": "x", "fp16_opt": "O1",
 }
 # What beside the command of file 004 makes another value of a flag legal (False: left out).
@@ -41,7 +41,7 @@ COMPANIONS: dict[str, dict] = {
     "logit_positions": {"method": "hidden_mse,logit"}, "truncation_factor": {"method": "hidden_mse,soft_ce"},
     "relation_heads": {"method": "minilm_v2"}, "contrastive_width": {"method": "crd"}, "contrastive_temperature": {"method": "crd"},
     "second_stage": {"method": "att_val_two_stage"}, "load_checkpoint_id": {"load_training_checkpoint": "elsewhere"},
-    "allow_changes": {"resume": None},
+    "allow_changes": {"resume": None}, "mlm_smoothing": {"token_counts": "elsewhere"},
     **{name: {"method": "distilbert"} for name in ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")},
     **{name: {"optimizer_type": "lamb"} for name in ("bias_correction", "max_coeff", "min_coeff")},
 }

@@ -1,11 +1,15 @@
 """Masks drawn on the fly are a function of (seed, sample, epoch): of no split, no neighbour and no earlier step."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
-from tiny import MASK, PREDICTIONS, SPECIAL, VOCABULARY, make_shards
+from tiny import MASK, PREDICTIONS, SPECIAL, VOCABULARY, make_shards, make_tokenizer
 
+from dataset.errors import UserError
 from dataset.shard_format import find_shards, read_info
+from dataset.tokenizer import load_tokenizer, word_continuations
 from pretraining.batches.loader import validation_batches
 from pretraining.batches.order import GlobalOrder, Segment
 from pretraining.batches.samples import MaskingRule, ShardReader
@@ -133,6 +137,45 @@ def test_a_cap_on_predictions_bounds_what_is_hidden_too(shards, most):
     if most == 1:  # not always the leftmost of those that would have been hidden
         places = rows.positions[:, 0] / np.maximum(1, rows.mask.sum(axis=1))
         assert places.max() > 0.6
+
+
+def test_shards_that_ask_for_whole_words_get_whole_words(tmp_path):
+    folder = make_shards(tmp_path / "shards", train=2, test=1, rows=ROWS, masking="none", whole_words=True, continuations=True)
+    continues = word_continuations(load_tokenizer(make_tokenizer(tmp_path / "tokenizer", continuations=True)))
+    assert continues.sum() > 50
+    broken = {}
+    for shard, infos in enumerate([read_info(path) for path in paths] for paths in find_shards(folder)):
+        with h5py.File(infos[0].path) as file:
+            originals, mask = file["input_ids"][:], file["input_mask"][:]
+        plain = [replace(info, attributes={**info.attributes, "whole_word_masking": 0}) for info in infos]
+        for name, chosen in (("whole", infos), ("single", plain)):
+            source = ShardReader(chosen, VOCABULARY, None, MaskingRule(1, EXCLUDED, continues))
+            broken[name, shard] = 0
+            for (_, row), (_, positions, labels) in masks_by_sample(source, [Segment(0, 0, np.arange(ROWS))]).items():
+                assert [originals[row, position] for position in positions] == list(labels)
+                real = int(mask[row].sum())
+                for position in range(2, real - 1):
+                    # A word is predicted whole or not at all; position 1 begins one after [CLS].
+                    broken[name, shard] += continues[originals[row, position]] and (position in positions) != (position - 1 in positions)
+    assert broken["whole", 0] == broken["whole", 1] == 0 < min(broken["single", 0], broken["single", 1])
+
+
+def test_shards_may_differ_in_what_they_ask_for(tmp_path):
+    """Each is masked by its own attributes, whichever was read before."""
+    train, _ = find_shards(make_shards(tmp_path, train=2, test=0, rows=ROWS, masking="none"))
+    infos = [read_info(path) for path in train]
+    infos[1] = replace(infos[1], attributes={**infos[1].attributes, "masked_lm_prob": 0.5, "max_predictions_per_seq": 30})
+    rows = np.arange(ROWS)
+    joined = reader(infos).read([Segment(0, 0, rows), Segment(0, 1, rows)])
+    assert joined.predictions[:ROWS].max() <= PREDICTIONS < joined.predictions[ROWS:].max()
+    assert joined.positions.shape[1] == 30 and not joined.positions[:ROWS, PREDICTIONS:].any()
+
+
+def test_an_id_beyond_what_the_shard_is_masked_by_is_named(shards):
+    train, _ = shards
+    info = replace(train[0], attributes={**train[0].attributes, "vocab_size": 10})
+    with pytest.raises(UserError, match=r"input_ids holds \d+, expected below 10"):
+        reader([info]).read([Segment(0, 0, np.arange(ROWS))])
 
 
 def test_random_tokens_are_rows_of_the_model(shards):

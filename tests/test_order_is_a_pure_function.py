@@ -8,7 +8,7 @@ import torch
 from tiny import make_shards
 
 from dataset.errors import UserError
-from dataset.shard_format import find_shards, read_info
+from dataset.shard_format import find_shards, open_shard, read_info
 from pretraining.batches.loader import Share, StepLoader
 from pretraining.batches.order import GlobalOrder, order, row_order, shard_order
 from pretraining.batches.samples import MaskingRule, ShardReader
@@ -58,9 +58,9 @@ def shards(tmp_path_factory):
     return [read_info(path) for path in find_shards(folder)[0]]
 
 
-def loader(shards, rank=0, world=1, micro=12, accumulation=1, first_sample=0, ahead=0):
+def loader(shards, rank=0, world=1, micro=12, accumulation=1, first_sample=0, ahead=0, grouped=False):
     reader = ShardReader(shards, 125, None, MaskingRule(1, np.arange(5)))
-    share = Share(rank, world, micro, accumulation)
+    share = Share(rank, world, micro, accumulation, grouped)
     return StepLoader(GlobalOrder(1, [info.rows for info in shards]), reader, share, first_sample, ahead, False)
 
 
@@ -85,6 +85,53 @@ def test_any_split_of_a_step_covers_the_same_samples_and_masks(shards, world, mi
         pieces = [next(part) for part in parts]
         joined = sorted((batch for piece in pieces for batch in piece), key=lambda batch: batch.micro_index)
         assert rows_of(joined) == expected
+
+
+def by_index(pieces):
+    return sorted((batch for piece in pieces for batch in piece), key=lambda batch: batch.micro_index)
+
+
+@pytest.mark.parametrize(("world", "micro", "accumulation"), [(1, 4, 3), (2, 3, 2), (3, 4, 1), (4, 1, 3), (6, 2, 1)])
+def test_grouping_sorts_a_step_by_length_and_moves_no_sample_out_of_it(shards, world, micro, accumulation):
+    plain = loader(shards)
+    parts = [loader(shards, rank, world, micro, accumulation, grouped=True) for rank in range(world)]
+    for _ in range(5):
+        expected = sorted(rows_of(next(plain)), key=lambda row: -len(row[0]))  # stable: equal lengths stay in the order of training
+        assert rows_of(by_index([next(part) for part in parts])) == expected
+
+
+def test_grouped_micro_batches_depend_on_their_size_and_on_no_ranks(shards):
+    alone = loader(shards, micro=3, accumulation=4, grouped=True)
+    resumed = loader(shards, micro=3, accumulation=4, grouped=True, first_sample=24, ahead=2)
+    pair = [loader(shards, rank, 2, 3, 2, grouped=True) for rank in range(2)]
+    for step in range(5):
+        expected = next(alone)
+        assert [batch.micro_index for batch in expected] == [0, 1, 2, 3]
+        found = [by_index([next(part) for part in pair])]
+        if step >= 2:
+            found.append(next(resumed))
+        for batches in found:
+            assert [rows_of([batch]) for batch in batches] == [rows_of([batch]) for batch in expected]
+    resumed.close()
+
+
+def test_grouping_saves_padding_on_short_lines(tmp_path):
+    """The mean of padded columns for lengths from 4 to 64."""
+    lines = [read_info(path) for path in find_shards(make_shards(tmp_path, train=1, test=0, rows=256, length=64, masking="none"))[0]]
+    shares = []
+    for grouped in (False, True):
+        batches = list(itertools.chain.from_iterable(itertools.islice(loader(lines, micro=8, accumulation=16, grouped=grouped), 2)))
+        shares.append(sum(int((~batch.mask).sum()) for batch in batches) / sum(batch.mask.numel() for batch in batches))
+    assert shares[0] > 0.35 and shares[1] < 0.15
+
+
+def test_a_shard_is_opened_once_where_a_step_needs_the_whole_batch(shards, monkeypatch):
+    opened = []
+    monkeypatch.setattr("pretraining.batches.samples.open_shard", lambda path: opened.append(path) or open_shard(path))
+    one = loader(shards, micro=2, accumulation=2, grouped=True)  # 4 samples a step: two shards at most
+    for _ in range(5):
+        next(one)
+    assert len(opened) == 3 and len(set(opened)) == 3  # 20 of 21 samples
 
 
 def test_masks_differ_between_epochs_and_not_between_readers(shards):

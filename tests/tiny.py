@@ -14,20 +14,23 @@ PREDICTIONS = 6
 MASKED_SHARE = 0.15
 
 
-def make_tokenizer(folder: Path) -> Path:
+def make_tokenizer(folder: Path, continuations: bool = False) -> Path:
     """A WordPiece tokenizer of `VOCABULARY` tokens in `folder` (vocab.txt, tokenizer.json, tokenizer_config.json); returns the folder.
 
+    With `continuations` every second word of the vocabulary goes on with the one before it ("##...").
     The files are written without transformers, so a test may call this and start nothing heavy.
     """
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]) + "\n", encoding="utf-8")
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
+    words = [f"##{word}" if continuations and number % 2 else word for number, word in enumerate(WORDS)]
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({
@@ -144,12 +147,13 @@ def sample_arrays(rows: int, length: int, masking: str, rng: np.random.Generator
 
 def make_shards(
     folder: Path, train: int = 2, test: int = 1, rows: int = 40, length: int = 32, masking: str = "static", seed: int = 0,
-    uneven: bool = False, next_sentence: bool = False,
+    uneven: bool = False, next_sentence: bool = False, whole_words: bool = False, continuations: bool = False,
 ) -> Path:
     """`train` and `test` shards in `folder` as the tokenizer of `make_tokenizer` would give them; returns the folder.
 
     Sample lengths run evenly from 4 to `length`; `masking` is static or none. Shards have `rows` rows each, or with `uneven` shard i
-    has rows + i. `next_sentence` adds labels of next-sentence prediction.
+    has rows + i. `next_sentence` adds labels of next-sentence prediction, `whole_words` the attribute that asks for them. With
+    `continuations` the tokenizer is that of `make_tokenizer(continuations=True)`.
     """
     import tempfile
 
@@ -157,14 +161,14 @@ def make_shards(
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        digest = tokenizer_sha256(make_tokenizer(Path(temporary)))
+        digest = tokenizer_sha256(make_tokenizer(Path(temporary), continuations))
     for split, count in (("train", train), ("test", test)):
         for index in range(count):
             attributes = {
                 "format_version": 1, "split": split, "masking": masking, "tokenizer_sha256": digest, "vocab_size": VOCABULARY,
                 "pad_token_id": PAD, "cls_token_id": CLS, "sep_token_id": SEP, "mask_token_id": MASK, "max_seq_length": length,
                 "max_predictions_per_seq": PREDICTIONS, "masked_lm_prob": MASKED_SHARE, "seed": seed, "duplicate": 0,
-                "source": f"tiny_{index}",
+                "source": f"tiny_{index}", **({"whole_word_masking": 1} if whole_words else {}),
             }
             rng = np.random.default_rng([seed, split == "test", index])
             arrays = sample_arrays(rows + index * uneven, length, masking, rng)

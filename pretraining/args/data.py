@@ -19,3 +19,13 @@ class DataFlags:
     max_predictions_per_seq: int = flag(
         None, "read at most so many masked positions per sample; default: all that a shard holds", parse_int,
     )
+    token_counts: str = flag(
+        None, "JSON file of dataset/count_tokens.py: training masks are drawn over each global batch and fall on rare tokens more often; "
+        "needs shards without masks. Held-out samples keep their plain masks, so that held-out losses stay comparable", str,
+        metavar="FILE",
+    )
+    mlm_smoothing: float = flag(0.7, "with --token_counts a token is drawn in proportion to max(count, 1)^-X; 0: all alike")
+    group_by_length: bool = flag(
+        False, "sort the samples of each optimizer step by length before they are cut into micro-batches, so that less is padding; which "
+        "samples a step sees stays the same",
+    )

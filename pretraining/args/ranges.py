@@ -40,8 +40,8 @@ def check_ranges(args: Args) -> None:
             raise UserError(f"--{name} {value}: a number above 0 is needed")
     at_least_zero = {"max_coeff": optimization.max_coeff, "min_coeff": optimization.min_coeff,
                      "weight_decay": optimization.weight_decay, "gradient_clipping": optimization.gradient_clipping,
-                     "num_workers": args.data.num_workers, "num_warmup_steps": optimization.num_warmup_steps,
-                     "early_stop_time": validation.early_stop_time,
+                     "num_workers": args.data.num_workers, "mlm_smoothing": args.data.mlm_smoothing,
+                     "num_warmup_steps": optimization.num_warmup_steps, "early_stop_time": validation.early_stop_time,
                      **{name: value for name in ALPHAS if (value := args.get(name)) is not None}}
     for name, value in at_least_zero.items():
         if not (math.isfinite(value) and value >= 0):
@@ -96,7 +96,7 @@ def _check_paths(args: Args) -> None:
     if args.run.output_dir is None:
         raise UserError("--output_dir is missing; runs go to OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
     for name in ("output_dir", "dataset_path", "teacher_path", "student_initialize", "tokenizer_name", "load_training_checkpoint",
-                 "load_checkpoint_id"):
+                 "load_checkpoint_id", "token_counts"):
         if args.get(name) == "":
             raise UserError(f"--{name} is empty; give a path (an unset shell variable leaves nothing behind)")
     for name in ("job_name", "current_run_id"):

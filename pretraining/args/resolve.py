@@ -49,7 +49,7 @@ def resolve(args: Args, launch: Launch) -> Resolved:
     deepspeed_file = read_deepspeed_file(args, notes)
     methods = resolve_methods(args)
     check_ranges(args)
-    notes.extend(_idle_flags(args))
+    notes.extend(_idle_flags(args, launch))
     total_hours = args.budget.total_training_time
     if args.engine.fp16 and "fp16" in args.commanded and "precision" not in args.commanded:
         args.engine.precision = "fp16"  # the command line overrides a recipe's --precision
@@ -106,7 +106,7 @@ def apex_layer_norm_importable() -> bool:
         return False
 
 
-def _idle_flags(args: Args) -> list[str]:
+def _idle_flags(args: Args, launch: Launch) -> list[str]:
     """The line of every flag that was given a value which nothing in this run reads."""
     optimization, validation, budget = args.optimization, args.validation, args.budget
     schedule, initialize = optimization.lr_schedule, args.distillation.student_initialize
@@ -122,11 +122,20 @@ def _idle_flags(args: Args) -> list[str]:
         (("initializer_range",), not initialize, "the student's weights are copied"),
         (("bias_correction", "max_coeff", "min_coeff"), optimization.optimizer_type == "lamb", "it belongs to --optimizer_type lamb"),
         (("adam_beta1", "adam_beta2", "adam_eps"), optimization.optimizer_type != "adafactor", "adafactor has its own"),
+        (("mlm_smoothing",), args.data.token_counts is not None, "--token_counts is not given"),
+        (("max_predictions_per_seq",), args.data.token_counts is None or validation.do_validation,
+         "--token_counts draws masks over whole batches"),
+        (("group_by_length",), optimization.train_batch_size > optimization.train_micro_batch_size_per_gpu,
+         "one micro-batch is the whole batch"),
         (("early_exit_time_marker",), (budget.early_exit_time_marker or 0) <= budget.total_training_time,
          "training stops at --total_training_time before it"),
     ]
-    return [f"--{name}: no effect: {why}" for names, is_read, why in conditions if not is_read
-            for name in names if name in args.given and args.get(name) != INFO[name].default]
+    lines = []
+    if args.data.max_predictions_per_seq is not None and args.data.token_counts is not None and validation.do_validation:
+        lines.append(f"--max_predictions_per_seq {args.data.max_predictions_per_seq}: bounds held-out samples only; --token_counts draws "
+                     "training masks over whole batches")
+    return lines + [f"--{name}: no effect: {why}" for names, is_read, why in conditions if not is_read
+                    for name in names if name in args.given and args.get(name) != INFO[name].default]
 
 
 def _accumulation(args: Args, launch: Launch) -> int:

@@ -2,6 +2,10 @@
 
 Which samples a step uses is decided by its number alone, so the loader has no state worth saving. A thread and not processes: reading
 HDF5 and NumPy's indexing release the interpreter lock, batches need no pickling, and nothing is left behind when a run is killed.
+
+A rank reads its own samples of a step at once, so that each shard is visited once. Where the whole global batch decides (grouping by
+length, smoothed masks) every rank looks at all of its samples first; a batch of at most two shards, as many as are kept in memory, is
+still read once, a larger one twice.
 """
 
 import queue
@@ -12,23 +16,33 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pretraining.batches.order import GlobalOrder, Segment
+from pretraining.batches.order import GlobalOrder, Segment, at_places, longest_first
 from pretraining.batches.samples import SampleRows, ShardReader
 from pretraining.signals import Batch
 
 
 @dataclass(frozen=True)
 class Share:
-    """This rank's part of every global batch. Micro-batch m of the step is number m·world + rank of the global batch."""
+    """This rank's part of every global batch. Micro-batch m of the step is number m·world + rank of the global batch.
+
+    With `group_by_length` the global batch is sorted by length before it is cut: micro-batches are the same for any number of ranks,
+    and those that the ranks work on at the same time are neighbours.
+    """
 
     rank: int
     world_size: int
     micro_batch: int
     accumulation: int
+    group_by_length: bool = False
 
     @property
     def global_batch(self) -> int:
         return self.micro_batch * self.accumulation * self.world_size
+
+    def places(self, widths: np.ndarray | None) -> np.ndarray:
+        """Places in the global batch of this rank's samples, (accumulation, micro_batch); `widths` (B,) for grouping by length."""
+        order = np.arange(self.global_batch) if widths is None else longest_first(widths)
+        return order.reshape(self.accumulation, self.world_size, self.micro_batch)[:, self.rank]
 
 
 def collate(rows: SampleRows, micro_index: int) -> Batch:
@@ -89,11 +103,16 @@ class StepLoader:
     def _build_next(self) -> list[Batch]:
         share, start = self.share, self._position
         self._position += share.global_batch
+        segments = list(self.order.segments(start, share.global_batch))
+        widths = chosen = None
+        if share.group_by_length or self.reader.smoothing is not None:
+            widths, chosen = self.reader.survey(segments)
+        places = share.places(widths if share.group_by_length else None)
+        own = np.sort(places, axis=None)
+        rows = self.reader.read(at_places(segments, own), None if chosen is None else chosen[own])
         batches = []
-        for micro_step in range(share.accumulation):
-            index = micro_step * share.world_size + share.rank
-            rows = self.reader.read(self.order.segments(start + index * share.micro_batch, share.micro_batch))
-            batch = collate(rows, index)
+        for micro_step, part in enumerate(np.searchsorted(own, places)):
+            batch = collate(rows.take(part), micro_step * share.world_size + share.rank)
             batches.append(batch.pin_memory() if self.pin else batch)
         return batches
 

@@ -4,6 +4,10 @@ Within an epoch shards are permuted and rows are permuted inside their shard, so
 is dropped or repeated. Optimizer step k of a run with global batch B uses samples [k·B, (k+1)·B) of the endless concatenation
 of epochs, however many ranks, micro-batches or loader threads share the work.
 
+Samples of similar length come into one micro-batch by sorting inside a step (`longest_first`), never across steps: which samples a step
+learns from, and the mean over them, stay the same with and without, and the position stays one integer. The originals sort or bin the
+whole epoch, which makes one step all short and the next all long.
+
 Permutations come from sorting Philox's raw 64-bit words: NumPy promises that stream for ever, which it does not for `permutation`.
 """
 
@@ -43,6 +47,24 @@ class Segment:
     epoch: int
     shard: int
     rows: np.ndarray
+
+
+def longest_first(widths: np.ndarray) -> np.ndarray:
+    """The places (B,) int64 of a global batch's samples by falling `widths` (B,), equal ones in the order of training.
+
+    Longest first, and not shuffled: a step's sum does not depend on the order of its micro-batches, and memory peaks in the first
+    micro-step of the first step, where a lack of it costs least.
+    """
+    return np.argsort(-widths, kind="stable")
+
+
+def at_places(segments: Sequence[Segment], places: np.ndarray) -> list[Segment]:
+    """Those samples of `segments` whose places in their concatenation are `places` (n,), ascending."""
+    ends = np.cumsum([len(segment.rows) for segment in segments])
+    pieces = np.split(places, np.searchsorted(places, ends[:-1]))
+    starts = ends - [len(segment.rows) for segment in segments]
+    return [Segment(segment.epoch, segment.shard, segment.rows[piece - start])
+            for segment, start, piece in zip(segments, starts, pieces, strict=True) if len(piece)]
 
 
 class GlobalOrder:

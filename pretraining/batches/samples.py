@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.errors import UserError
-from dataset.masking import mask_rows
-from dataset.shard_format import ROWS_AT_A_TIME, ShardInfo, open_shard
+from dataset.errors import UserError, one_line
+from dataset.hdf5_chunks import read_all
+from dataset.masking import MaskRule, mask_rows
+from dataset.shard_format import ATTRIBUTE_WHOLE_WORDS, NO_MASKING, ROWS_AT_A_TIME, STATIC, TRAIN, ShardInfo, open_shard
 from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.order import Segment
+from pretraining.batches.smoothing import Draw, Smoothing, hide
 
 # Keys of generators need equal length; the last entry keeps masks of training and held-out samples and random words apart.
 _TRAIN_KEY, _TEST_KEY, _AUGMENTATION_KEY = 0, 1, 2
@@ -19,10 +21,12 @@ _KEYS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "maske
 
 @dataclass(frozen=True)
 class MaskingRule:
-    """What masking on the fly needs beside the shard's own attributes. `excluded_ids`: sorted ids that are never hidden or put in."""
+    """What masking on the fly needs beside the shard's own attributes. `excluded_ids`: sorted ids that are never hidden or put in;
+    `continues` (vocabulary,) bool, see `tokenizer.word_continuations`, needed for shards that ask for whole words."""
 
     seed: int
     excluded_ids: np.ndarray
+    continues: np.ndarray | None = None
 
 
 @dataclass
@@ -40,17 +44,25 @@ class SampleRows:
     predictions: np.ndarray
     next_sentence_labels: np.ndarray | None
 
+    def take(self, rows: np.ndarray) -> "SampleRows":
+        """The rows of these numbers, in their order."""
+        return SampleRows(*(None if array is None else array[rows] for array in (getattr(self, name) for name in _ROW_FIELDS)))
+
+
+_ROW_FIELDS = tuple(SampleRows.__dataclass_fields__)
+
 
 class ShardReader:
     """Reads segments of the global order from a list of shards.
 
     `masking` is needed for shards without masks, unless `causal`: then all text is given as it was, with nothing masked and nothing to
-    predict at masks. `augmentation` puts random words into training samples.
+    predict at masks. `augmentation` puts random words into training samples. With `smoothing` training masks are drawn over a whole
+    global batch: `survey` draws them, and `read` is told.
     """
 
     def __init__(
         self, shards: list[ShardInfo], vocab_size: int, max_predictions: int | None, masking: MaskingRule | None, *, causal: bool = False,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | None = None, smoothing: Smoothing | None = None,
     ) -> None:
         self.shards = shards
         self.vocab_size = vocab_size
@@ -58,63 +70,94 @@ class ShardReader:
         self.masking = masking
         self.causal = causal
         self.augmentation = augmentation
+        self.smoothing = smoothing
         self.first_sample = np.concatenate([[0], np.cumsum([info.rows for info in shards])])
         self._loaded: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._rules: dict[tuple, MaskRule] = {}
 
-    def read(self, segments: Iterable[Segment]) -> SampleRows:
-        """All rows of `segments`, in order."""
-        parts = [self._read_one(segment) for segment in segments]
+    def survey(self, segments: Iterable[Segment]) -> tuple[np.ndarray, np.ndarray | None]:
+        """What a whole global batch decides: (widths (B,) int64, tokens to be predicted (B, L) bool, or None without smoothing)."""
+        widths, draw = [], None if self.smoothing is None else Draw(self.smoothing)
+        for segment in segments:
+            arrays = self._load(segment.shard)
+            mask = arrays["input_mask"][segment.rows]
+            widths.append(_widths(mask))
+            if draw is not None:
+                draw.add(arrays["input_ids"][segment.rows], mask, self._keys(segment))
+        return np.concatenate(widths), None if draw is None else draw.chosen()
+
+    def read(self, segments: Iterable[Segment], chosen: np.ndarray | None = None) -> SampleRows:
+        """All rows of `segments`, in order; `chosen` (n, L) bool are their tokens to be predicted where `survey` drew them."""
+        segments = list(segments)
+        cuts = np.cumsum([len(segment.rows) for segment in segments])[:-1]
+        choices = [None] * len(segments) if chosen is None else np.split(chosen, cuts)
+        parts = [self._read_one(segment, choice) for segment, choice in zip(segments, choices, strict=True)]
         if len(parts) == 1:
             return parts[0]
         width = max(part.positions.shape[1] for part in parts)
         for part in parts:  # shards may hold different numbers of predictions
             padding = ((0, 0), (0, width - part.positions.shape[1]))
             part.positions, part.labels = np.pad(part.positions, padding), np.pad(part.labels, padding)
-        return SampleRows(*(_joined([getattr(part, name) for part in parts]) for name in SampleRows.__dataclass_fields__))
+        return SampleRows(*(_joined([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
 
-    def _read_one(self, segment: Segment) -> SampleRows:
+    def _read_one(self, segment: Segment, chosen: np.ndarray | None) -> SampleRows:
         info, arrays = self.shards[segment.shard], self._load(segment.shard)
         rows = segment.rows
         # Shards of other scripts may be of a smaller type than the ids that are put in.
         input_ids, mask = arrays["input_ids"][rows].astype(np.int32, copy=False), arrays["input_mask"][rows]
         if self.causal:
-            if info.masking == "static":
+            if info.masking == STATIC:
                 _unmask(input_ids, arrays["masked_lm_positions"][rows], arrays["masked_lm_ids"][rows])
             positions = labels = np.zeros((len(rows), 0), dtype=np.int32)
-        elif info.masking == "static":
+        elif info.masking == STATIC:
             # The rest of what is hidden in the file stays hidden and is not asked for.
             positions = arrays["masked_lm_positions"][rows][:, : self.max_predictions]
             labels = arrays["masked_lm_ids"][rows][:, : self.max_predictions]
+        elif chosen is not None:  # the shard's max_predictions_per_seq bounds nothing: the batch has a number of its own
+            input_ids, positions, labels = hide(input_ids, chosen, self._rule(info), self._keys(segment))
         else:
-            input_ids, positions, labels = self._mask(info, segment, input_ids, mask)
-        if self.augmentation is not None and info.split == "train":
+            input_ids, positions, labels = mask_rows(input_ids, mask, self._rule(info), self._keys(segment))
+        if self.augmentation is not None and info.split == TRAIN:
             samples = self.first_sample[segment.shard] + rows
             keys = [(self.augmentation.seed, int(sample), segment.epoch, _AUGMENTATION_KEY) for sample in samples]
             input_ids = self.augmentation.apply(input_ids, mask, keys)
-        # Up to the last real token: shards of other scripts may have holes in their masks.
-        widths = mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1)
         next_sentence = arrays.get("next_sentence_labels")
         return SampleRows(
-            input_ids, arrays["segment_ids"][rows], mask, widths, positions, labels, _used(positions).sum(axis=1),
+            input_ids, arrays["segment_ids"][rows], mask, _widths(mask), positions, labels, _used(positions).sum(axis=1),
             None if next_sentence is None else next_sentence[rows].astype(np.int8))
 
-    def _mask(self, info: ShardInfo, segment: Segment, input_ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Draw masks from counters: (seed, sample, epoch) for training; held-out samples keep one mask for ever."""
+    def _keys(self, segment: Segment) -> list[tuple[int, ...]]:
+        """One key a row that masks are drawn from: (seed, sample, epoch) for training; held-out samples keep one mask for ever."""
         assert self.masking is not None
-        training = info.split == "train"
-        epoch, split_key = (segment.epoch, _TRAIN_KEY) if training else (0, _TEST_KEY)
+        epoch, split_key = (segment.epoch, _TRAIN_KEY) if self.shards[segment.shard].split == TRAIN else (0, _TEST_KEY)
         samples = self.first_sample[segment.shard] + segment.rows
-        attributes, excluded = info.attributes, self.masking.excluded_ids
+        return [(self.masking.seed, sample, epoch, split_key) for sample in samples.tolist()]
+
+    def _rule(self, info: ShardInfo) -> MaskRule:
+        """How a shard without masks is to be masked; shards that say the same share one rule and its tables."""
+        assert self.masking is not None
+        attributes, excluded, continues = info.attributes, self.masking.excluded_ids, None
         # A random token is one that the model has a row for, and a token that is hidden is one that is asked for.
-        vocabulary = min(int(attributes["vocab_size"]), self.vocab_size)
+        vocabulary = self._limit(info)
         predictions = int(attributes["max_predictions_per_seq"])
         if self.max_predictions is not None:
             predictions = min(predictions, self.max_predictions)
-        return mask_rows(
-            input_ids, mask, excluded[excluded < vocabulary], int(attributes["mask_token_id"]), vocabulary,
-            float(attributes["masked_lm_prob"]), predictions,
-            [(self.masking.seed, int(sample), epoch, split_key) for sample in samples],
-        )
+        whole_words = bool(attributes.get(ATTRIBUTE_WHOLE_WORDS, 0))
+        rule = int(attributes["mask_token_id"]), vocabulary, float(attributes["masked_lm_prob"]), predictions
+        if (whole_words, *rule) not in self._rules:
+            if whole_words:
+                assert self.masking.continues is not None
+                continues = np.zeros(vocabulary, dtype=bool)
+                known = self.masking.continues[:vocabulary]
+                continues[: len(known)] = known
+            self._rules[whole_words, *rule] = MaskRule(excluded[excluded < vocabulary], *rule, continues)
+        return self._rules[whole_words, *rule]
+
+    def _limit(self, info: ShardInfo) -> int:
+        """All ids of a shard are below it: the model's vocabulary, or the smaller one that the shard is masked by."""
+        if self.masking is None or info.masking != NO_MASKING:
+            return self.vocab_size
+        return min(int(info.attributes["vocab_size"]), self.vocab_size)
 
     def _load(self, index: int) -> dict[str, np.ndarray]:
         if index in self._loaded:
@@ -124,7 +167,10 @@ class ShardReader:
             self._loaded.popitem(last=False)
         info = self.shards[index]
         with open_shard(info.path) as file:
-            arrays = {key: file[key][:] for key in _KEYS if key in file}
+            try:
+                arrays = {key: read_all(file[key]) for key in _KEYS if key in file}
+            except OSError as error:
+                raise UserError(f"{info.path} cannot be read ({one_line(error)}); make or copy the shard anew") from error
         self._check(info, arrays)
         self._loaded[index] = arrays
         return arrays
@@ -133,7 +179,7 @@ class ShardReader:
         """The file may have changed since the run began; a wrong id would be an index error deep inside a kernel."""
         if len(arrays["input_ids"]) != info.rows:
             raise UserError(f"{info.path}: {len(arrays['input_ids'])} rows, {info.rows} when the run began; do not replace shards of a run")
-        for key, limit in (("input_ids", self.vocab_size), ("masked_lm_ids", self.vocab_size),
+        for key, limit in (("input_ids", self._limit(info)), ("masked_lm_ids", self.vocab_size),
                            ("masked_lm_positions", info.max_seq_length), ("next_sentence_labels", 2)):
             lowest, highest = (int(arrays[key].min()), int(arrays[key].max())) if key in arrays and arrays[key].size else (0, 0)
             if lowest < 0 or highest >= limit:
@@ -147,6 +193,11 @@ class ShardReader:
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
     return None if any(part is None for part in parts) else np.concatenate(parts)
+
+
+def _widths(mask: np.ndarray) -> np.ndarray:
+    """(n,) int64: columns up to the last real token of each row; shards of other scripts may have holes in their masks."""
+    return mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1)
 
 
 def _used(positions: np.ndarray) -> np.ndarray:
