@@ -20,6 +20,7 @@ if not __package__:  # run by path: the project's root takes the place of this f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from dataset.errors import UserError, run_command
+from dataset.files import reason
 from dataset.flags import add_seed, add_workers, parse, script_parser
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
     kept = sum(len(job.targets) for job in planned) - sum(len(job.targets) for job in wanted)
     if kept:
         print(f"{flags.output_dir}: {kept} shards are there with these settings and are kept")
-    flags.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        flags.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {flags.output_dir} cannot be made ({reason(error)}); another folder would work") from error
     check_space(wanted, flags.output_dir)
     jobs = [Job(job.source.name, (job, settings, tokenizer_json), size_of(job)) for job in wanted]
     with Workers(flags.n_processes, flags.dask_address) as workers:

@@ -1,11 +1,23 @@
 """Shards of others read as they are; one that does not fit is refused with file, key, found and expected."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
 from dataset.errors import UserError
-from dataset.shard_format import check_ids, check_tokenizer, find_shards, read_info, write_shard
+from dataset.shard_format import (
+    CHUNK_BYTES,
+    DTYPES,
+    check_ids,
+    check_tokenizer,
+    find_shards,
+    read_info,
+    shard_writer,
+    write_shard,
+)
 
 ROWS, LENGTH, PREDICTIONS, VOCABULARY = 12, 16, 3, 100
 
@@ -60,6 +72,63 @@ def test_one_input_gives_one_sequence_of_bytes(tmp_path):
     for name in ("train_a.hdf5", "train_b.hdf5"):
         write_shard(tmp_path / name, make_arrays(), {"format_version": 1, "split": "train", "source": "é"})
     assert (tmp_path / "train_a.hdf5").read_bytes() == (tmp_path / "train_b.hdf5").read_bytes()
+
+
+def rows_of(count: int, length: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    shapes = {"input_ids": (count, length), "input_mask": (count, length), "segment_ids": (count, length)}
+    shapes |= {"masked_lm_positions": (count, 5), "masked_lm_ids": (count, 5), "next_sentence_labels": (count,)}
+    limits = {"input_ids": 2**31, "masked_lm_ids": 2**16, "masked_lm_positions": length}
+    return {key: rng.integers(0, limits.get(key, 2), shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("length", [16, 512])
+def test_rows_written_in_any_parts_are_the_same_file_and_any_reader_has_them_all(tmp_path, length):
+    """A chunk of input ids holds 128 rows of 512 numbers; around it and its multiples nothing may be lost."""
+    chunk = CHUNK_BYTES // (4 * length)
+    for count in (1, chunk - 1, chunk, chunk + 1, 4 * chunk + 7):
+        arrays = rows_of(count, length)
+        contents = set()
+        for parts in ([count], [1] * min(count, 9) + [count - min(count, 9)], [chunk // 3] * (3 * count // chunk) + [count], [0, count, 0]):
+            path = tmp_path / "train_0.hdf5"
+            with shard_writer(path, {"format_version": 1, "split": "train"}) as writer:
+                start = 0
+                for size in parts:
+                    writer.append({key: values[start : min(start + size, count)] for key, values in arrays.items()})
+                    start = min(start + size, count)
+                assert writer.rows == count
+            contents.add(path.read_bytes())
+        assert len(contents) == 1, "the bytes are those of the rows"
+        with h5py.File(tmp_path / "train_0.hdf5") as file:
+            for key, values in arrays.items():
+                assert file[key].shape == values.shape and (file[key][:] == values).all()
+                assert file[key].shuffle and file[key].compression == "gzip", "filters that every h5py has"
+        check = "import h5py, sys; print(sum(int(h5py.File(sys.argv[1])[key][:].sum()) for key in h5py.File(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", check, str(tmp_path / "train_0.hdf5")], capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) == sum(int(values.sum()) for values in arrays.values()), done.stderr
+
+
+def test_numbers_at_the_edges_of_their_types(tmp_path):
+    edges = {"<i4": [-(2**31), -1, 0, 2**31 - 1], "|i1": [-128, -1, 0, 127]}
+    for key, values in make_arrays().items():
+        dtype = DTYPES[key].str
+        numbers = np.resize(np.array(edges[dtype]), values.shape)
+        write_shard(tmp_path / "train_0.hdf5", make_arrays(**{key: numbers}), {})
+        with h5py.File(tmp_path / "train_0.hdf5") as file:
+            assert file[key][:].tolist() == numbers.tolist()
+        for beyond in (max(edges[dtype]) + 1, min(edges[dtype]) - 1):
+            numbers = values.astype(np.int64)
+            numbers[-1, -1] = beyond
+            with pytest.raises(ValueError, match=f"{key} of shape .* does not fit"):
+                write_shard(tmp_path / "train_1.hdf5", make_arrays(**{key: numbers}), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["train_0.hdf5"]
+
+
+def test_other_keys_in_the_middle_leave_no_file(tmp_path):
+    with pytest.raises(ValueError, match="keys"), shard_writer(tmp_path / "train_0.hdf5", {}) as writer:
+        writer.append(make_arrays())
+        writer.append(make_arrays(masked_lm_ids=None, masked_lm_positions=None))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_value_that_does_not_fit_leaves_no_file(tmp_path):

@@ -76,7 +76,7 @@ def test_the_samples_of_a_file_undo_to_its_documents(tmp_path, monkeypatch, styl
 lines = st.sampled_from(["", "", " ", "\t", "Bara", "doso ing un", "É!", "a" * 101, "b." * 9, "\x01", "\u2003", "[SEP]", "x y z" * 3])
 
 
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(
     st.lists(lines, max_size=25), st.sampled_from([4, 5, 16]), st.sampled_from([0.0, 0.1, 1.0]), st.booleans(),
     st.sampled_from([4, 9, 1 << 22]),

@@ -6,6 +6,7 @@ Every word of these texts occurs once, so a token tells its document and its pla
 import random
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,8 @@ from sampling_case import Shard, make_samples, numbered_words
 from dataset.errors import UserError
 from dataset.samples import SampleSettings
 from dataset.sampling import text as blocks
+from dataset.sampling.pairs import PairChunker
+from dataset.sampling.tokens import TokenBlock
 
 CLS, SEP, MASK, FIRST = 2, 3, 4, 5
 
@@ -95,7 +98,7 @@ cases = st.one_of(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(cases, st.sampled_from([6, 7, 16, 64]), st.sampled_from([0.0, 0.1, 1.0]), st.booleans())
 @example(([[4]], 1 << 22), 6, 0.0, True)
 @example(([[1]], 1 << 22), 6, 0.0, True)
@@ -129,8 +132,10 @@ def prose(documents: int, seed: int = 0) -> Corpus:
 def test_half_of_the_pairs_are_random_and_random_text_comes_from_everywhere(tmp_path):
     corpus = prose(150)
     words = sum(map(sum, corpus.sizes))
-    counts, (shard,) = make_samples(tmp_path, corpus.text, numbered_words(words), settings_of(128, short_seq_prob=0))
+    counts, (shard, other) = make_samples(tmp_path, corpus.text, numbered_words(words), settings_of(128, short_seq_prob=0), duplicates=2)
     pairs, document_of, starts = check_pairs(shard, corpus), corpus.document_of, corpus.sentence_starts
+    rows = min(len(shard.ids), len(other.ids))
+    assert (shard.is_random[:rows] != other.is_random[:rows]).mean() > 0.4, "every duplicate has pairs of its own"
     assert len(pairs) > 800 and counts.without_other == 0
     # A document's end of one sentence has no true continuation; such samples are 4 % here.
     assert 0.47 < np.mean([is_random for _, _, is_random in pairs]) < 0.56
@@ -184,6 +189,28 @@ def test_long_documents_are_cut_the_same_across_blocks_but_for_their_random_text
             assert (document_of[first[0]] != document_of[second[0]]) == is_random
         check_pairs(shard, corpus)
         assert counts.without_other <= sum(not is_random for _, _, is_random in pairs)
+
+
+def token_block(first: int, sentences: list[int], document_ends: list[int]) -> TokenBlock:
+    ends = np.cumsum(sentences, dtype=np.int64)
+    return TokenBlock(np.arange(first, first + sum(sentences), dtype=np.int32), ends, np.array(document_ends, dtype=np.int64))
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 5, 8])
+@pytest.mark.parametrize("last", [[], [1], [4]])
+def test_a_document_that_ends_alone_in_its_block_loses_no_last_token(wanted, last):
+    """What an earlier block leaves of a document may find no other document beside it."""
+    for number in range(1, 12):
+        for sentences, document_ends in [([number + 1], []), ([2, 1, number], []), ([4, 2, number], [1]), ([2, 2, number, 1], [1])]:
+            chunker = PairChunker(repeat(wanted), (number, wanted))
+            own: list[int] = []
+            for block in (token_block(0, sentences, document_ends), token_block(sum(sentences), last, [len(last)])):
+                pieces = chunker.cut(block)
+                firsts = np.split(pieces.first, np.cumsum(pieces.first_sizes))
+                seconds = np.split(pieces.second, np.cumsum(pieces.second_sizes))
+                for first, second, is_random in zip(firsts, seconds, [*pieces.is_random, True], strict=True):
+                    own += first.tolist() if is_random else [*first.tolist(), *second.tolist()]
+            assert own == list(range(sum(sentences) + sum(last)))
 
 
 def test_static_masks_leave_the_pairs_as_they_are_and_never_hide_a_separator(tmp_path):
