@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 
 from dataset.errors import OneLineParser, UserError, run_command
-from evaluation.curve import Candidate, find_markers, read_marker, score_models
-from evaluation.plot import FILE_NAME as PLOT_NAME
-from evaluation.results import FILE_NAME as RESULTS_NAME
-from evaluation.results import table
-from evaluation.settings import add_flags, from_flags
+from evaluation.fine_tuning.settings import add_flags, from_flags
+from evaluation.scoring.curve import Candidate, find_markers, read_marker, score_models
+from evaluation.scoring.plot import FILE_NAME as PLOT_NAME
+from evaluation.scoring.results import FILE_NAME as RESULTS_NAME
+from evaluation.scoring.results import table
 
 
 def _parser() -> argparse.ArgumentParser:

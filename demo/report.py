@@ -11,9 +11,9 @@ from typing import Any
 from dataset.files import write_json, write_text
 from demo.pipeline import CUT_NAME, TEACHER_NAME, Places
 from demo.workshop import Workshop, seconds_text
-from evaluation.curve import find_markers
-from evaluation.plot import draw_curve
-from evaluation.results import read_results
+from evaluation.scoring.curve import find_markers
+from evaluation.scoring.plot import draw_curve
+from evaluation.scoring.results import read_results
 
 TASK = "movie-review snippets"
 

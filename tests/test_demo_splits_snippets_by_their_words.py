@@ -6,7 +6,7 @@ import pytest
 
 from dataset.errors import UserError
 from demo.snippets import NEUTRAL, read_snippets, split_snippets, write_sst2
-from evaluation.tasks import load_task, select_tasks
+from evaluation.tasks.table import load_task, select_tasks
 
 MANY = [(f"Snippet number {number} is a film.", 2.0 if number % 3 else -2.0) for number in range(2000)]
 

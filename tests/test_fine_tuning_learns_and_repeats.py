@@ -11,11 +11,11 @@ from tiny import make_teacher
 from tiny_glue import make_model, write_rte, write_sst2
 
 from dataset.errors import UserError
-from evaluation.batching import count_steps, training_steps
-from evaluation.classifier import encode, load_classifier
-from evaluation.fine_tuning import fine_tune, learning_rate_factor, parameter_groups
-from evaluation.settings import FineTuningSettings
-from evaluation.tasks import Examples, load_task, select_tasks
+from evaluation.fine_tuning.batching import count_steps, training_steps
+from evaluation.fine_tuning.classifier import encode, load_classifier
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.fine_tuning.training import fine_tune, learning_rate_factor, parameter_groups
+from evaluation.tasks.table import Examples, load_task, select_tasks
 
 QUICK = FineTuningSettings(learning_rate=5e-3, num_train_epochs=6, max_seq_length=32, precision="fp32", seed=7)
 

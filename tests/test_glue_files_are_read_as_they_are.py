@@ -3,8 +3,8 @@
 import pytest
 
 from dataset.errors import UserError
-from evaluation.metrics import METRICS
-from evaluation.tasks import TASKS, load_task, select_tasks
+from evaluation.metrics.glue import METRICS
+from evaluation.tasks.table import TASKS, load_task, select_tasks
 
 FILES = {
     "SST-2": ("sentence\tlabel", ["it 's a \"charming journey . \t1", "bleak\x0c and\u2028 desperate \t0"]),

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from evaluation.metrics import METRICS, score, score_of_constant
+from evaluation.metrics.glue import METRICS, score, score_of_constant
 
 
 def naive(labels, predictions):

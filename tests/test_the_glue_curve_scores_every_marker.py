@@ -9,11 +9,11 @@ import pytest
 from tiny_glue import make_model, make_run, write_rte, write_sst2
 
 from dataset.errors import UserError
-from evaluation import fine_tuning
-from evaluation.curve import Candidate, find_markers, score_models
-from evaluation.plot import draw_curve
-from evaluation.results import read_results, table
-from evaluation.settings import FineTuningSettings
+from evaluation.fine_tuning import training
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.scoring.curve import Candidate, find_markers, score_models
+from evaluation.scoring.plot import draw_curve
+from evaluation.scoring.results import read_results, table
 
 QUICK = FineTuningSettings(num_train_epochs=1, max_seq_length=32, precision="fp32", max_train_samples=32)
 # Written out of order; by name the first would sort behind the second.
@@ -36,13 +36,13 @@ def run_dir(tmp_path):
 def trainings(monkeypatch):
     """The (folder name, task) of each fine-tuning that really happens."""
     done = []
-    real = fine_tuning.fine_tune
+    real = training.fine_tune
 
     def counted(folder, data, *rest):
         done.append((folder.name, data.task.name))
         return real(folder, data, *rest)
 
-    monkeypatch.setattr(fine_tuning, "fine_tune", counted)
+    monkeypatch.setattr(training, "fine_tune", counted)
     return done
 
 
@@ -140,14 +140,14 @@ def test_a_copy_under_another_name_is_known_and_has_no_hours(run_dir, glue_dir, 
 
 
 def test_an_interrupted_call_keeps_what_it_scored(run_dir, glue_dir, monkeypatch):
-    real = fine_tuning.fine_tune
+    real = training.fine_tune
 
     def stops_at_the_second(folder, *rest):
         if folder.name == IN_ORDER[1]:
             raise KeyboardInterrupt
         return real(folder, *rest)
 
-    monkeypatch.setattr(fine_tuning, "fine_tune", stops_at_the_second)
+    monkeypatch.setattr(training, "fine_tune", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         score_models(find_markers(run_dir), ["sst2"], glue_dir, run_dir, QUICK, say=lambda line: None)
     assert [row["model"] for row in read_results(run_dir)] == IN_ORDER[:1]

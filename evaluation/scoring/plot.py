@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.files import whole_file
-from evaluation.results import Row
+from evaluation.scoring.results import Row
 
 FILE_NAME = "glue.png"
 PANEL_INCHES = (6.0, 4.5)

@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.utils import logging
 
 from dataset.errors import UserError
-from evaluation.model_folder import read_config
-from evaluation.tasks import Examples, Task
+from evaluation.fine_tuning.model_folder import read_config
+from evaluation.tasks.table import Examples, Task
 
 
 @contextmanager

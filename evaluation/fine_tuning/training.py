@@ -18,12 +18,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from dataset.files import whole_folder
-from evaluation.batching import collate, count_steps, training_steps
-from evaluation.classifier import encode, load_classifier, quiet_transformers
-from evaluation.metrics import score, score_of_constant
-from evaluation.repeatable import repeatable
-from evaluation.settings import FineTuningSettings
-from evaluation.tasks import Examples, TaskData
+from evaluation.fine_tuning.batching import collate, count_steps, training_steps
+from evaluation.fine_tuning.classifier import encode, load_classifier, quiet_transformers
+from evaluation.fine_tuning.repeatable import repeatable
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.metrics.glue import score, score_of_constant
+from evaluation.tasks.table import Examples, TaskData
 from pretraining.precision import Precision, select_precision
 
 

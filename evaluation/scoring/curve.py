@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 
 from dataset.errors import UserError
-from evaluation.model_folder import check_model_folder, fingerprint
-from evaluation.plot import FILE_NAME as PLOT_NAME
-from evaluation.plot import draw_curve
-from evaluation.results import MEASURED, Row, add_result, find_result, read_results
-from evaluation.settings import FineTuningSettings
-from evaluation.tasks import TaskData, load_task, select_tasks
+from evaluation.fine_tuning.model_folder import check_model_folder, fingerprint
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.scoring.plot import FILE_NAME as PLOT_NAME
+from evaluation.scoring.plot import draw_curve
+from evaluation.scoring.results import MEASURED, Row, add_result, find_result, read_results
+from evaluation.tasks.table import TaskData, load_task, select_tasks
 
 MARKER_NAME = re.compile(r"progress_[0-9.]+_step_[0-9]+")
 NEEDED_STATE = ("progress", "step", "hours")
@@ -132,7 +132,7 @@ def _measure(
     model: Candidate, data: TaskData, settings: FineTuningSettings, keep_at: Path | None, say: Callable[[str], None]
 ) -> Row:
     """Fine-tune and score; the fields that this adds to a row."""
-    from evaluation.fine_tuning import fine_tune
+    from evaluation.fine_tuning.training import fine_tune
 
     outcome = fine_tune(model.folder, data, settings, keep_at, say)
     return {
