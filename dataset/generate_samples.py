@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dataset.samples import SampleCounts, SampleJob, SampleSettings
 
 SHORTEST_ROW, SHORTEST_PAIR = 4, 6
-# Bytes on the disk for a byte of text: 0.35 measured on English at 128 tokens; short documents take more, for their padding.
+# Bytes on the disk for a byte of text: 0.4 measured on English at 128 tokens; short documents take more, for their padding.
 DISK_SHARE = 0.5
 
 

@@ -41,6 +41,21 @@ def script_flags(name, inputs, output):
     }[name]
 
 
+NEEDED = {
+    "convert_samples": "the following arguments are required: --format, --input, -o/--output_dir",
+    "inspect_samples": "the following arguments are required: shards",
+    "count_tokens": "the following arguments are required: --dir, -o/--output_file",
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_the_tools_run_three_ways_as_well(name):
+    ways = (([str(ROOT / "dataset" / f"{name}.py")], "/"), ([f"{name}.py"], ROOT / "dataset"), (["-m", f"dataset.{name}"], ROOT))
+    for command, place in ways:
+        done = subprocess.run([sys.executable, *command], cwd=place, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (2, f"error: {NEEDED[name]} (--help lists every flag)\n")
+
+
 @pytest.mark.parametrize("name", ["process_data", "shard_data", "generate_samples", "merge_shards", "split_text"])
 def test_three_ways_of_running_a_script_do_the_same(name, inputs, tmp_path):
     ways = {
