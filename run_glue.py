@@ -1,73 +1,93 @@
-"""Fine-tune and score models on GLUE: one checkpoint, or every marker of a run as a curve of score against hours.
+"""Fine-tune and score models on GLUE, SQuAD or tasks of your own: one checkpoint, several, or every marker of a run.
 
-    python run_glue.py --run_dir runs/job/1 --task_name sst2,rte --glue_dir glue --baseline teacher=teacher_folder
-    python run_glue.py --model_name_or_path student --task_name mrpc --glue_dir glue --output_dir scores
+    python run_glue.py --run_dir runs/job/1 --task_name sst2,rte --glue_dir glue --protocol quick --with_teacher
+    python run_glue.py --run_dir runs/job/1 --task_name sst2 --glue_dir glue --protocol quick --watch --devices cpu
+    python run_glue.py --models student teacher --task_name glue --glue_dir glue --protocol sane --output_dir scores
 
-Writes glue.json (all scores with all settings) and, where hours are known, glue.png to the output folder. A second call
-scores only what is new.
+Writes glue.json (every fine-tuning with all that decided it), glue.csv (what the seeds say together) and, where hours are known, glue.png.
+A second call scores only what is new. `python -m evaluation.report RUN` makes a page of it.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.errors import OneLineParser, UserError, run_command
-from evaluation.fine_tuning.settings import add_flags, from_flags
-from evaluation.scoring.curve import Candidate, find_markers, read_marker, score_models
+from dataset.errors import UserError, run_command
+from evaluation.scoring.candidates import Candidate, find_markers, is_export, model_candidate, named_candidate, run_teacher
+from evaluation.scoring.card import update_card
+from evaluation.scoring.flags import check_flags, make_parser, scores_as_is, select_protocol, selected_tasks
+from evaluation.scoring.jobs import AS_IT_IS, FINE_TUNING, Source
 from evaluation.scoring.plot import FILE_NAME as PLOT_NAME
+from evaluation.scoring.plot import draw_curve
 from evaluation.scoring.results import FILE_NAME as RESULTS_NAME
-from evaluation.scoring.results import table
+from evaluation.scoring.results import Row
+from evaluation.scoring.score import Scorer, Wanted
+from evaluation.scoring.statistics import summarise
+from evaluation.scoring.tables import CSV_NAME, table, write_csv
+from evaluation.scoring.watch import watch
+from evaluation.tasks.task import Task
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="run_glue.py", description=__doc__, allow_abbrev=False,
-                           formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model_name_or_path", type=Path, help="folder of one model, config and weights and tokenizer")
-    what.add_argument("--run_dir", type=Path, help="a run; every marker in its finetune/ is scored")
-    parser.add_argument("--baseline", action="append", default=[], metavar="NAME=FOLDER",
-                        help="another model to score, a dashed line in the plot; may be repeated")
-    parser.add_argument("--task_name", action="append", required=True,
-                        help="sst2, rte, mrpc in any spelling; several with commas or by repeating the flag")
-    parser.add_argument("--glue_dir", type=Path, required=True, help="holds SST-2/train.tsv, SST-2/dev.tsv, RTE/ ...")
-    parser.add_argument("--output_dir", type=Path, help="where the scores go; for --run_dir the run by default")
-    parser.add_argument("--overwrite", action="store_true", help="score again what is already scored")
-    parser.add_argument("--save_models", action="store_true", help="keep each fine-tuned model in OUTPUT_DIR/models")
-    add_flags(parser)
-    return parser
+def _beside(flags: argparse.Namespace) -> list[Candidate]:
+    """What markers and models are compared with: the run's teacher first, then baselines."""
+    baselines = [named_candidate(text) for text in flags.baseline]
+    if not flags.with_teacher:
+        return baselines
+    teacher = run_teacher(flags.run_dir)
+    if teacher is None:
+        path = flags.run_dir / "args.yaml"
+        raise UserError(f"--with_teacher: {path} names no teacher whose folder is here; --baseline teacher=FOLDER would work")
+    return [teacher, *baselines]
 
 
-def _models(flags: argparse.Namespace) -> list[Candidate]:
-    """The models to score, in the order of the table: markers or the one checkpoint, then baselines."""
-    if flags.run_dir is not None:
-        models = find_markers(flags.run_dir)
-    else:
-        folder = flags.model_name_or_path
-        marker = read_marker(folder) if (folder / "run_state.json").is_file() else None
-        models = [Candidate(folder.resolve().name, folder, marker)]
-    for text in flags.baseline:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise UserError(f"--baseline {text}: give NAME=FOLDER, such as teacher=models/teacher")
-        if "/" in name:
-            raise UserError(f"--baseline {text}: the name {name!r} holds a slash; NAME comes first, then the folder")
-        models.append(Candidate(name, Path(folder)))
-    return models
+class _Output:
+    """Keeps what a call scored in cards, picture and table; called again as markers appear."""
+
+    def __init__(self, folder: Path, tasks: Sequence[Task], title: str) -> None:
+        self.folder, self.tasks, self.title = folder, tasks, title
+        self.rows: list[Row] = []
+
+    def add(self, rows: list[Row]) -> list[Row]:
+        self.rows += rows
+        for folder in dict.fromkeys(Path(row["folder"]) for row in rows):
+            if is_export(folder):
+                try:
+                    update_card(folder, [row for row in rows if row["folder"] == str(folder)], self.tasks)
+                except UserError as error:  # a card is worth a line, not the scores
+                    print(f"note: {error}")
+        draw_curve(self.rows, self.folder / PLOT_NAME, self.title)
+        write_csv(summarise(self.rows), self.folder / CSV_NAME)
+        return rows
+
+    def show(self) -> None:
+        print(f"\n{table(summarise(self.rows))}\n\n{self.folder / RESULTS_NAME}\n{self.folder / CSV_NAME}")
+        if any("hours" in row for row in self.rows):
+            print(self.folder / PLOT_NAME)
 
 
-def main() -> None:
-    flags = _parser().parse_args()
-    settings = from_flags(flags)
-    output_dir = flags.output_dir or flags.run_dir
-    if output_dir is None:
-        raise UserError("--output_dir is missing; with --model_name_or_path say where the scores go")
-    title = f"GLUE score against training time: {flags.run_dir.resolve().name}" if flags.run_dir else "GLUE score"
-    rows = score_models(
-        _models(flags), flags.task_name, flags.glue_dir, output_dir, settings,
-        title=title, overwrite=flags.overwrite, save_models=flags.save_models,
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = make_parser(__doc__).parse_args(arguments)
+    for line in check_flags(flags):
+        print(line)
+    protocol, tasks, beside = select_protocol(flags), selected_tasks(flags), _beside(flags)
+    wanted = Wanted(
+        flags.output_dir or flags.run_dir, Source(flags.glue_dir, flags.dataset_name, flags.do_predict),
+        AS_IT_IS if scores_as_is(flags) else FINE_TUNING, flags.teacher_path, flags.devices, flags.do_predict, flags.save_models,
+        flags.overwrite,
     )
-    print(f"\n{table(rows)}\n\n{output_dir / RESULTS_NAME}")
-    if any("hours" in row for row in rows):
-        print(output_dir / PLOT_NAME)
+    if flags.run_dir is None:
+        models = [model_candidate(folder) for folder in flags.models or [flags.model_name_or_path]]
+    else:
+        models = [] if flags.watch else find_markers(flags.run_dir)
+    if flags.watch and not flags.run_dir.is_dir():
+        raise UserError(f"--run_dir {flags.run_dir}: no such folder; start the run first, or give the folder of one")
+    scorer = Scorer(tasks, protocol, wanted)
+    title = f"score against training time: {flags.run_dir.resolve().name}" if flags.run_dir else "score"
+    output = _Output(wanted.output_dir, tasks, title)
+    output.add(scorer.score([*models, *beside]))
+    if flags.watch:
+        watch(flags.run_dir, lambda markers: output.add(scorer.score(markers)), flags.watch_seconds)
+    output.show()
 
 
 if __name__ == "__main__":

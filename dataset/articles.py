@@ -61,19 +61,21 @@ def split_sentences(article: str, language: str) -> list[str]:
     """Sentences of an article, white space made single spaces; [] for an article without text. Joined they are the article."""
     text = " ".join(article.split())
     sentences: list[str] = []
-    begun, start = "", 0  # a sentence longer than a span, and where the next span starts
+    begun: list[str] = []  # spans of a sentence that is longer than one
+    start = 0  # of the next span
     while start < len(text):
         span = text[start : start + SPAN]
         pieces = _keep_words_whole(sentencex.segment(language, span))
         if start + len(span) == len(text):
-            sentences += [begun + pieces[0], *pieces[1:]]
+            sentences += ["".join([*begun, pieces[0]]), *pieces[1:]]
             break
         if len(pieces) > 1:
-            sentences += [begun + pieces[0], *pieces[1:-1]]
-            begun, start = "", start + len(span) - len(pieces[-1])
+            sentences += ["".join([*begun, pieces[0]]), *pieces[1:-1]]
+            begun, start = [], start + len(span) - len(pieces[-1])
         else:
             end = span.rfind(" ", SPAN // 2) + 1 or len(span)
-            begun, start = begun + span[:end], start + end
+            begun.append(span[:end])
+            start += end
     return [stripped for sentence in sentences if (stripped := sentence.strip())]
 
 

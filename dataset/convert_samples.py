@@ -16,12 +16,14 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
-from dataset.flags import add_seed, add_workers, parse, script_parser
+from dataset.errors import UserError, run_script
+from dataset.files import locked, remove_partials
+from dataset.flags import add_seed, add_workers, cap_predictions, parse, script_parser
 
 TFRECORD, DISTILBERT = "tfrecord", "distilbert"
 DEFAULTS = {"max_seq_length": 512, "min_length": 12, "num_train_shards": 8, "num_test_shards": 2, "masked_lm_prob": 0.15}
 FRAC_TEST = 0.1
+TOKEN_COUNTS = "token_counts.json"
 ONLY_DISTILBERT = (*DEFAULTS, "max_predictions_per_seq", "token_counts")
 MOST_SHARDS = 256  # all are open at a time
 SHORTEST_ROW = 4
@@ -80,6 +82,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         flags.frac_test = FRAC_TEST if flags.num_test_shards else 0.0
     if flags.max_predictions_per_seq is None:
         flags.max_predictions_per_seq = max(1, round(flags.max_seq_length * flags.masked_lm_prob))
+    cap_predictions(flags, special=2)
     if bool(flags.frac_test) != bool(flags.num_test_shards):
         raise UserError(f"--frac_test {flags.frac_test} and --num_test_shards {flags.num_test_shards}: both 0 or none would work")
     if not (flags.vocab_file or flags.model_name):
@@ -111,6 +114,8 @@ def convert_records(flags: argparse.Namespace, tokenizer) -> None:
     splits = assign_splits(files, flags.split, flags.frac_test, flags.seed)
     seed = flags.seed if flags.frac_test is not None else None
     known = {} if tokenizer is None else tokenizer_attributes(tokenizer)
+    if tokenizer is None:
+        print("no tokenizer given: neither this nor training can check that the ids are its own; --vocab_file would tell", file=sys.stderr)
     planned, sources = {}, {}
     counts: dict[str, int] = {}
     for file, split in zip(files, splits, strict=True):
@@ -118,17 +123,18 @@ def convert_records(flags: argparse.Namespace, tokenizer) -> None:
         counts[split] = counts.get(split, 0) + 1
         planned[name], sources[name] = shard_attributes(file, split, known, seed), file
     check_widths(files, list(planned.values()))
-    wanted = missing_shards(flags.output_dir, planned, flags.overwrite)
-    flags.output_dir.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        Job(f"{sources[name].name} -> {name}", (str(sources[name].resolve()), str((flags.output_dir / name).resolve()), planned[name]),
-            sources[name].stat().st_size)
-        for name in wanted
-    ]  # fmt: skip
-    done = []
-    if jobs:
-        with Workers(min(flags.n_processes, len(jobs)), flags.dask_address) as workers:
-            done = list(workers.run(convert_file, jobs, "files").values())
+    with locked(flags.output_dir):
+        remove_partials(flags.output_dir, planned)
+        wanted = missing_shards(flags.output_dir, planned, flags.overwrite)
+        jobs = [
+            Job(f"{sources[name].name} -> {name}", (str(sources[name].resolve()), str((flags.output_dir / name).resolve()), planned[name]),
+                sources[name].stat().st_size)
+            for name in wanted
+        ]  # fmt: skip
+        done = []
+        if jobs:
+            with Workers(min(flags.n_processes, len(jobs)), flags.dask_address) as workers:
+                done = list(workers.run(convert_file, jobs, "files").values())
     others = sorted({name for one in done for name in one.left_out})
     for names, why in (
         ([name for name in others if name in TEACHER_OUTPUTS], "outputs of a teacher are cached by this project itself"),
@@ -173,16 +179,17 @@ def convert_pickles(flags: argparse.Namespace, tokenizer) -> None:
             raise UserError(f"{flags.token_counts} holds {wrong}, expected numbers of 0 or more")
     splits = {"train": flags.num_train_shards, "test": flags.num_test_shards}
     planned = plan_shards(flags.input, [sha256_of(file) for file in flags.input], splits, settings, tokenizer)
-    wanted = missing_shards(flags.output_dir, planned, flags.overwrite)
-    flags.output_dir.mkdir(parents=True, exist_ok=True)
-    if flags.token_counts:
-        target = flags.output_dir / "token_counts.json"
-        write_token_counts(target, counts, tokenizer_sha256=vocabulary_sha256(tokenizer), source=[flags.token_counts.name])
-        print(f"{target}: {sum(counts)} tokens counted")
-    if not wanted:
-        print(f"{flags.output_dir}: all {len(planned)} shards are there with these settings and are kept")
-        return
-    seen = convert_sequences(flags.input, flags.output_dir, planned, tokenizer)
+    with locked(flags.output_dir):
+        remove_partials(flags.output_dir, {*planned, TOKEN_COUNTS})
+        wanted = missing_shards(flags.output_dir, planned, flags.overwrite)
+        if flags.token_counts:
+            target = flags.output_dir / TOKEN_COUNTS
+            write_token_counts(target, counts, tokenizer_sha256=vocabulary_sha256(tokenizer), source=[flags.token_counts.name])
+            print(f"{target}: {sum(counts)} tokens counted")
+        if not wanted:
+            print(f"{flags.output_dir}: all {len(planned)} shards are there with these settings and are kept")
+            return
+        seen = convert_sequences(flags.input, flags.output_dir, planned, tokenizer)
     print(
         f"{flags.output_dir}: {seen['sequences']} sequences became {seen['train']} train samples in {splits['train']} shards and "
         f"{seen['test']} test samples in {splits['test']}; {seen['cut']} were cut into pieces of {settings.max_seq_length}, dropped were "
@@ -197,4 +204,4 @@ def sha256_of(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

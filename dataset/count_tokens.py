@@ -16,7 +16,7 @@ if not __package__:  # run by path: the project's root takes the place of this f
 import numpy as np
 from tqdm import tqdm
 
-from dataset.errors import UserError, run_command
+from dataset.errors import UserError, run_script
 from dataset.flags import parse, script_parser
 from dataset.shard_blocks import read_blocks
 from dataset.shard_format import ATTRIBUTE_TOKENIZER, ATTRIBUTE_VOCAB_SIZE, ShardInfo, find_shards, read_info
@@ -84,4 +84,4 @@ def count_shard(info: ShardInfo, vocab_size: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

@@ -4,14 +4,18 @@ Lives in the first room of the house so that every other room can use it.
 """
 
 import argparse
+import difflib
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
+EXIT_SIGNAL = 128  # and, with a signal's number added, any other
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class UserError(Exception):
@@ -23,11 +27,25 @@ class UserError(Exception):
     agreed = False
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal that asks to end, such as SIGTERM, came: what cleans up after Ctrl-C does so after it too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse, but a wrong flag is one line like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists every flag)")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def is_printing_rank() -> bool:
@@ -63,6 +81,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     except UserError as error:
         _print_error(error)
         sys.exit(EXIT_USAGE)
+    except Terminated as error:
+        print(f"ended by {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_SIGNAL + error.number)
     except KeyboardInterrupt:
         if is_printing_rank():
             print("interrupted", file=sys.stderr, flush=True)
@@ -72,3 +93,20 @@ def run_command(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(status or 0)
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """`run_command` for a script that no launcher starts and that has no way of its own to stop: SIGTERM and SIGHUP end it in order.
+
+    The first of them raises `Terminated`, further ones let it clean up; status 143 or 129. One that is ignored (nohup) stays so.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        for other in ENDING_SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise Terminated(number)
+
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+    run_command(main)

@@ -1,19 +1,29 @@
 """Files and folders that appear whole, or not at all, and go the same way: a final name never stands for half of something.
 
 What is written has a hidden name beside the final one until it is on the disk; what is removed gets one first. A process killed in
-between leaves at most something with `PARTIAL_PREFIX`, which may be deleted.
+between leaves at most something with `PARTIAL_PREFIX`, which may be deleted. `locked` keeps a second run out while one is writing.
 """
 
+import errno
+import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from dataset.errors import UserError
 
 PARTIAL_PREFIX = ".partial_"
 REMOVED_PREFIX = f"{PARTIAL_PREFIX}removed_"  # what remove_folder is deleting
 REPLACED_PREFIX = f"{PARTIAL_PREFIX}replaced_"  # what replace_folder has moved away: whole until its replacement has the name
+LOCK_NAME = f"{PARTIAL_PREFIX}lock"  # what `locked` holds
+PARTIAL_FILE = re.compile(re.escape(PARTIAL_PREFIX) + r"\d+_(?P<name>.+)")  # of `whole_file`
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def reason(error: Exception) -> str:
@@ -113,6 +123,60 @@ def _open_to_readers(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o666 & ~mask)
+
+
+@contextmanager
+def locked(folder: Path, name: str = "") -> Iterator[None]:
+    """Make `folder` and be the only one that writes there, or, with `name`, the only one that writes that file there.
+
+    UserError where another process has the lock, on this machine or by a network file system on another one, and where the folder
+    cannot be made or written. The system frees the lock however its process ends; a kill leaves the empty sign of it, which is taken over.
+    Where the file system has no locks a line says so.
+    """
+    path = folder / (f"{LOCK_NAME}_{name}" if name else LOCK_NAME)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made or written ({reason(error)}); another folder would work") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while nobody else can have the lock
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """An open file that holds the lock `path`, with this process's name in it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            what = f"{path.parent / path.name.removeprefix(f'{LOCK_NAME}_')}" if path.name != LOCK_NAME else f"{path.parent}"
+            raise UserError(f"{what}: {owner} is writing there; waiting for its end, or another folder, would work") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+            print(f"{path.parent}: its file system has no locks; a second run into it would go unnoticed", file=sys.stderr)
+        # One that ended after our open has taken its file away: a lock on that would keep nobody out.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} of {socket.gethostname()}".encode())
+                return descriptor
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path, names: Collection[str]) -> None:
+    """Delete what killed runs left of the files `names` in `folder`; only for one who knows that nobody else writes them, see `locked`."""
+    for path in folder.glob(f"{PARTIAL_PREFIX}*"):
+        if (match := PARTIAL_FILE.fullmatch(path.name)) and match["name"] in names:
+            remove_path(path)
 
 
 def write_text(path: Path, text: str) -> None:

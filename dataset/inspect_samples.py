@@ -2,23 +2,26 @@
 
     python dataset/inspect_samples.py samples --vocab_file vocab.txt
 
-Reads every file: counts, lengths, padding, masks, duplicates within and across train and test, a few samples as text, and every broken
-rule of the format. Exit status 1 where anything is wrong in a file or between files (`--max_shared` says how many test samples may stand
-in train as well), 0 otherwise. Memory: a block of samples, and up to 24 bytes for each sample of one duplicate.
+Reads every file: counts, lengths, padding, unknown tokens, masks, settings, duplicates within and across train and test, a few samples as
+text, and every broken rule of the format. Exit status 1 where anything is wrong in a file or between files (`--max_shared` says how many
+test samples may stand in train as well, `--max_unknown` how many tokens may be the unknown one), 0 otherwise. Memory: a block of samples,
+and up to 24 bytes for each sample of one duplicate.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import UserError, run_script
 from dataset.flags import add_workers, parse, script_parser
-from dataset.inspection import report
+from dataset.inspection import problems, report
 from dataset.inspection.duplicates import DuplicateFinder, group_of
 from dataset.inspection.examples import pick_examples
 from dataset.inspection.scan import Counts, ShardScan, Vocabulary, scan_shard
@@ -35,9 +38,10 @@ def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocab_file", type=Path, help="a WordPiece vocab.txt; takes the place of --model_name")
     parser.add_argument("--samples", type=int, default=2, help="samples of each split to show; default: 2")
     parser.add_argument("--max_shared", type=float, default=0.01, help="largest share of test samples that may be in train; default: 0.01")
+    parser.add_argument("--max_unknown", type=float, default=0.01, help="largest share of unknown tokens in a split; default: 0.01")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a report")
     add_workers(parser)
-    return parse(parser, arguments, {"samples": (0, None), "max_shared": (0, 1)})
+    return parse(parser, arguments, {"samples": (0, None), "max_shared": (0, 1), "max_unknown": (0, 1)})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,30 +54,38 @@ def main(arguments: list[str] | None = None) -> int:
 
         tokenizer = load_tokenizer(flags.vocab_file or flags.model_name)
         ids = special_ids(tokenizer)
-        vocabulary = Vocabulary(vocabulary_sha256(tokenizer), vocabulary_size(tokenizer), ids.pad, ids.cls, ids.sep, ids.mask)
+        vocabulary = Vocabulary(vocabulary_sha256(tokenizer), vocabulary_size(tokenizer), ids.pad, ids.cls, ids.sep, ids.mask, ids.unk)
     finder = DuplicateFinder()
     counts: dict[str, Counts] = {TRAIN: Counts(), TEST: Counts()}
     infos: dict[str, list[ShardInfo]] = {TRAIN: [], TEST: []}
-    problems: list[tuple[Path, str]] = []
+    found_problems: list[tuple[Path, problems.Problem]] = []
+    strange: set[Path] = set()
     for scan in scan_all(paths, vocabulary, flags.n_processes, flags.dask_address):
-        problems += [(scan.path, text) for text in scan.problems]
+        found_problems += [(scan.path, problem) for problem in scan.problems]
         if scan.info is not None:
             counts[scan.info.split] += scan.counts
             infos[scan.info.split].append(scan.info)
             finder.add(scan)
+            if tokenizer is not None and not scan.fits:
+                strange.add(scan.info.path)
     for split in infos:
         infos[split].sort(key=lambda info: natural_key(info.path))
-    examples = [one for split in infos for one in pick_examples(infos[split], flags.samples, tokenizer, vocabulary)]
-    found = {
+    readable = {split: [info for info in infos[split] if info.path not in strange] for split in infos}
+    examples = [one for split in readable for one in pick_examples(readable[split], flags.samples, tokenizer, vocabulary)]
+    everything = [*infos[TRAIN], *infos[TEST]]
+    found: dict[str, Any] = {
         "path": " ".join(flags.shards),
         "files": len(paths),
         "splits": {split: report.split_numbers(counts[split], infos[split]) for split in infos if infos[split]},
         "duplicates": report.duplicate_numbers(finder.finish()),
-        "differing_attributes": report.differing_attributes([*infos[TRAIN], *infos[TEST]]),
+        "settings": report.settings(everything),
+        "differing_attributes": report.differing_attributes(everything),
         "examples": examples,
     }
-    in_files = [f"{path}: {text}" for path, text in sorted(problems, key=lambda one: natural_key(one[0]))]
-    found["problems"] = [*in_files, *between_files(found, flags.max_shared)]
+    found["notes"] = report.mixtures(found["splits"])
+    if strange:
+        found["notes"].append(f"samples of {len(strange)} files are not shown: their ids do not fit the tokenizer given")
+    found["problems"] = [*problems.told(found_problems), *between_files(found, flags.max_shared, flags.max_unknown)]
     print(json.dumps(found, indent=2) if flags.json else report.render(found))
     return EXIT_WRONG if found["problems"] else 0
 
@@ -95,7 +107,7 @@ def list_files(given: list[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def scan_all(paths: list[Path], vocabulary: Vocabulary, n_processes: int, dask_address: str | None):
+def scan_all(paths: list[Path], vocabulary: Vocabulary, n_processes: int, dask_address: str | None) -> Iterator[ShardScan]:
     """Scans of all files, one duplicate after the other; files whose header is broken come first."""
     ordered = sorted(paths, key=_group)
     if not dask_address and (n_processes == 1 or sum(path.stat().st_size for path in paths) < WORTH_PROCESSES):
@@ -106,7 +118,7 @@ def scan_all(paths: list[Path], vocabulary: Vocabulary, n_processes: int, dask_a
     jobs = [Job(path.name, (path.resolve(), vocabulary), path.stat().st_size) for path in ordered]
     with Workers(min(n_processes, len(jobs)), dask_address) as workers:
         for path, scan in zip(ordered, workers.in_order(scan_shard, jobs, "shards", sum(job.size for job in jobs)), strict=True):
-            yield ShardScan(path, scan.info, scan.counts, scan.problems, scan.hashes)
+            yield replace(scan, path=path)
 
 
 def _group(path: Path) -> tuple[bool, int]:
@@ -116,14 +128,14 @@ def _group(path: Path) -> tuple[bool, int]:
         return False, -1
 
 
-def between_files(found: dict[str, Any], max_shared: float) -> list[str]:
+def between_files(found: dict[str, Any], max_shared: float, max_unknown: float) -> list[str]:
     """What is wrong with the shards as a whole."""
     lines = report.disagreements(found["differing_attributes"])
     shared, tests = found["duplicates"]["test_in_train"]["samples"], found["splits"].get(TEST, {}).get("samples", 0)
     if shared > max_shared * tests:
         lines.append(f"{shared} of {tests} test samples stand in train as well, more than --max_shared {max_shared} of them")
-    return lines
+    return lines + report.too_unknown(found["splits"], max_unknown)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

@@ -13,9 +13,9 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import UserError, run_script
 from dataset.flags import parse, script_parser
-from dataset.text_shards import SHARD_NAME, append_text, check_space, text_files, whole_set
+from dataset.text_shards import BOM, SHARD_NAME, append_text, check_space, is_blank, text_files, whole_set
 
 OUTPUT_NAMES = {"train": "training", "test": "test"}
 
@@ -39,15 +39,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (None: the command line), write the merged shards and say how many."""
     flags = parse_flags(arguments)
     wanted = [flags.grep] if flags.grep else list(OUTPUT_NAMES)
+    splits = {split: leave_empty_out(paths) for split, paths in shards_of_splits(flags.data).items() if split in wanted}
     groups = {
         f"{OUTPUT_NAMES[split]}{number}.txt": paths[start : start + flags.ratio]
-        for split, paths in shards_of_splits(flags.data).items()
-        if split in wanted
+        for split, paths in splits.items()
         for number, start in enumerate(range(0, len(paths), flags.ratio))
     }
     if not groups:
         raise UserError(f"--data {flags.data} holds no text shard of {' or '.join(wanted)}; the output folder of shard_data would work")
-    with whole_set(flags.output_dir, SHARD_NAME, flags.overwrite) as folder:
+    with whole_set(flags.output_dir, SHARD_NAME, flags.overwrite, "merge_shards") as folder:
         check_space(flags.output_dir, sum(path.stat().st_size for paths in groups.values() for path in paths))
         for name, paths in groups.items():
             with (folder / name).open("wb") as output:
@@ -58,6 +58,20 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{flags.output_dir}: {name} is smaller, from {len(paths)} shards instead of {flags.ratio}", file=sys.stderr)
     counts = [f"{sum(name.startswith(OUTPUT_NAMES[split]) for name in groups)} {split} shards" for split in wanted]
     print(f"{flags.output_dir}: {' and '.join(counts)} from {sum(map(len, groups.values()))}")
+
+
+def leave_empty_out(paths: list[Path]) -> list[Path]:
+    """The text shards that hold text, of which generate_samples makes samples; a line for each of the others."""
+    empty = [path for path in paths if not has_text(path)]
+    for path in empty:
+        print(f"left out: {path} holds no text", file=sys.stderr)
+    return [path for path in paths if path not in empty]
+
+
+def has_text(path: Path) -> bool:
+    """Whether a line of the file is not blank; reading ends there."""
+    with path.open("rb") as file:
+        return not all(is_blank(line.removeprefix(BOM)) for line in file)
 
 
 def shards_of_splits(folder: Path) -> dict[str, list[Path]]:
@@ -74,4 +88,4 @@ def shards_of_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

@@ -1,11 +1,12 @@
 """Which shards of a run are there already, and which are in the way: a second run makes only what is missing."""
 
 import re
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dataset.errors import UserError
-from dataset.shard_format import read_info
+from dataset.shard_format import BrokenShard, open_shard, read_info
 
 OUR_SHARD = re.compile(r"(train|test)_shard_\d+\.hdf5")
 ADVICE = "another --output_dir or --overwrite would work"
@@ -13,7 +14,7 @@ Attributes = Mapping[str, int | float | str]
 
 
 def shards_there(folder: Path, planned: Collection[str], overwrite: bool) -> set[str]:
-    """Names of the `planned` shards that are in `folder`, which need not exist.
+    """Names of the `planned` shards that are in `folder`, which need not exist; a line for each that is broken, which does not count.
 
     With `overwrite` all shards in it go first; else UserError where it holds some that are not planned.
     """
@@ -25,7 +26,16 @@ def shards_there(folder: Path, planned: Collection[str], overwrite: bool) -> set
     strangers = sorted(there - set(planned))
     if strangers:
         raise UserError(f"{folder / strangers[0]} is no shard of this run (there are {len(strangers)} such); {ADVICE}")
-    return there
+    return {name for name in sorted(there) if _is_whole(folder / name)}
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        open_shard(path).close()
+    except BrokenShard as error:
+        print(f"made anew: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def is_up_to_date(path: Path, expected: Attributes, source: str | None = None) -> bool:

@@ -26,14 +26,15 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
-from dataset.files import reason, whole_file
+from dataset.errors import UserError, run_script
+from dataset.files import locked, reason, remove_partials, whole_file
 from dataset.flags import parse, script_parser
 from dataset.jobs import core_count
 from dataset.readers import FILE, FOLDER, NAME, READERS
 from dataset.readers.source import REPLACE, STRICT, Source
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+PACKED = "files may be packed (.gz, .bz2, .zst), but for those of datasets, which its library unpacks itself"
 OPTIONAL = ("errors", "field", "dataset_split", "dataset_config", "n_processes")
 SPLIT_AT_ONCE = 1 << 22  # characters; a list of all words of a longer text would take ten times its size
 WHITE_SPACE = re.compile(r"\s+")
@@ -53,7 +54,7 @@ def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
     kinds = "; ".join(f"{name}: {reader.wants}" for name, reader in READERS.items())
     parser.add_argument("-f", "--file", type=Path, required=True, help=kinds)
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
-    parser.add_argument("--type", choices=list(READERS), required=True)
+    parser.add_argument("--type", choices=list(READERS), required=True, help="how --file is laid out; " + PACKED)
     parser.add_argument("--errors", choices=[STRICT, REPLACE], help=f"invalid UTF-8: stop or go on with U+FFFD; default: {STRICT}")
     parser.add_argument("--field", help="jsonl, datasets: the field that holds the text; default: text")
     parser.add_argument("--dataset_split", help="datasets: default: train")
@@ -95,7 +96,11 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parse_flags(arguments)
     source = make_source(flags)
     reader = READERS[flags.type]
-    written = write_articles(source.target, reader.read(source), f"{flags.file}; {reader.wants} would work")
+    if source.target.exists():
+        print(f"{source.target} is there and will be replaced once the new one is whole", flush=True)
+    with locked(source.target.parent, source.target.name):
+        remove_partials(source.target.parent, {source.target.name})
+        written = write_articles(source.target, reader.read(source), f"{flags.file}; {reader.wants} would work")
     tally = source.tally
     if tally.lines:
         print(f"{tally.characters} characters in {tally.lines} lines were no UTF-8 and became U+FFFD", file=sys.stderr)
@@ -105,11 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
 def write_articles(target: Path, articles: Iterator[str], origin: str) -> Written:
     """Write one article a line with a blank line after each, whole or not at all.
 
-    UserError where `target` cannot be written (no space, no permission), and where no article has text; `origin` says where from.
+    UserError where `target` cannot be written (no space, no folder), and where no article has text; `origin` says where from.
     """
     count = n_bytes = empty = 0
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as partial:
             with partial.open("wb") as file:
                 for article in articles:
@@ -134,4 +138,4 @@ def one_line_text(article: str) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

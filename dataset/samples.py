@@ -41,7 +41,7 @@ class SampleSettings:
     max_seq_length: int = 512
     masking: str = shards.STATIC
     masked_lm_prob: float = 0.15
-    max_predictions_per_seq: int = 20
+    max_predictions_per_seq: int = 77
     whole_word_masking: bool = False
     short_seq_prob: float = 0.1
     nsp: bool = False
@@ -66,10 +66,12 @@ class SampleJob:
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """What a job wrote. `without_other`: samples that were to have a second part from another document where there was none."""
+    """What a job wrote. `unknown`: those of the tokens that are the unknown one; `without_other`: samples that were to have a second part
+    from another document where there was none."""
 
     samples: int
     tokens: int
+    unknown: int
     without_other: int
 
 
@@ -121,8 +123,8 @@ def shard_attributes(job: SampleJob, settings: SampleSettings, tokenizer_json: s
         shards.ATTRIBUTE_SPLIT: job.split,
         shards.ATTRIBUTE_MASKING: settings.masking,
         "max_seq_length": settings.max_seq_length,
-        "max_predictions_per_seq": settings.max_predictions_per_seq,
         "masked_lm_prob": settings.masked_lm_prob,
+        "max_predictions_per_seq": settings.max_predictions_per_seq,
         shards.ATTRIBUTE_WHOLE_WORDS: int(settings.whole_word_masking),
         "short_seq_prob": settings.short_seq_prob,
         "nsp": int(settings.nsp),
@@ -139,7 +141,7 @@ def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str)
     """Make the shards of one text and write them, each whole or not at all. Runs in a process of its own."""
     split, rule, ids = int(job.split == shards.TEST), _rule(settings, tokenizer_json), _special_ids(tokenizer_json)
     makers = [SampleMaker(settings, ids, rule, (settings.seed, split, job.file_index, duplicate)) for duplicate, _ in job.targets]
-    tokens = 0
+    tokens = unknown = sentences = 0
     with ExitStack() as stack:
         attributes = shard_attributes(job, settings, tokenizer_json)
         writers = [
@@ -147,12 +149,19 @@ def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str)
         ]
         for block in _reader(tokenizer_json).read(job.source, settings.errors):
             tokens += len(block.ids)
+            unknown += int(np.count_nonzero(block.ids == ids.unk))
+            sentences += len(block.sentence_ends)
             for maker, writer in zip(makers, writers, strict=True):
                 for arrays in maker.make(block):
                     writer.append(arrays)
         if not all(writer.rows for writer in writers):
-            raise UserError(f"{job.source} holds no text; shard_data writes files that do")
-    return SampleCounts(sum(writer.rows for writer in writers), tokens * len(makers), sum(maker.without_other for maker in makers))
+            if not sentences:
+                raise UserError(f"{job.source} holds no text; shard_data writes files that do")
+            size = attributes[0][shards.ATTRIBUTE_VOCAB_SIZE]
+            raise UserError(f"{job.source}: the tokenizer (vocabulary of {size}) made no token of it; one for such text would work")
+    return SampleCounts(
+        sum(writer.rows for writer in writers), tokens * len(makers), unknown * len(makers), sum(maker.without_other for maker in makers)
+    )
 
 
 _local = threading.local()

@@ -10,17 +10,28 @@ processes or machines; inside a shard articles keep the order of the input.
 import argparse
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import UserError, run_script
 from dataset.flags import add_seed, add_workers, parse, script_parser
 from dataset.jobs import Job, Workers
 from dataset.text_shards import SHARD_NAME, check_space, shard_names, text_files, whole_set
 
 BALANCE = 0.02
+NAMES_SHOWN = 3
+# ISO 639-1. Three letters may be any of the thousands of ISO 639-3.
+LANGUAGES = frozenset(
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et eu fa "
+    "ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr "
+    "ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl "
+    "ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk "
+    "ur uz ve vi vo wa wo xh yi yo za zh zu".split()
+)
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
@@ -51,7 +62,7 @@ def check_flags(flags: argparse.Namespace) -> None:
             f"--frac_test {flags.frac_test} with --num_test_shards {flags.num_test_shards}; "
             "a share above 0 and below 1 with at least one test shard, or 0 for both, would work"
         )
-    if not re.fullmatch(r"[a-z]{2,3}", flags.language):
+    if flags.language not in LANGUAGES and not re.fullmatch(r"[a-z]{3}", flags.language):
         raise UserError(f"--language {flags.language}; an ISO 639 code such as en, de or zh would work")
 
 
@@ -63,11 +74,26 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--dir {flags.dir} holds no *.txt; the output folder of process_data would work")
     from dataset.windows import WINDOW_BYTES
 
-    with whole_set(flags.output_dir, SHARD_NAME, flags.overwrite) as folder:
-        text = sum(path.stat().st_size for path in files)
+    text = sum(path.stat().st_size for path in files)
+    shown = ", ".join(path.name for path in files[:NAMES_SHOWN]) + (", ..." if len(files) > NAMES_SHOWN else "")
+    print(f"{flags.dir}: {len(files)} files of articles, {text / 1e6:.1f} MB: {shown}", flush=True)
+    with no_empty_folder(flags.output_dir), whole_set(flags.output_dir, SHARD_NAME, flags.overwrite, "shard_data") as folder:
         check_space(flags.output_dir, text + min(text, WINDOW_BYTES))
         sentences, damaged = write_shards(flags, files, folder)
     report(flags, sentences, damaged)
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Take `folder` and its parents away after an error, those that were not there before and hold nothing."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def write_shards(flags: argparse.Namespace, files: list[Path], folder: Path):
@@ -125,4 +151,4 @@ def report(flags: argparse.Namespace, sentences, damaged: int) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

@@ -46,12 +46,18 @@ DTYPES = {
 REQUIRED = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
 
 ATTRIBUTE_VERSION, ATTRIBUTE_SPLIT, ATTRIBUTE_MASKING = "format_version", "split", "masking"
-ATTRIBUTE_TOKENIZER, ATTRIBUTE_VOCAB_SIZE = "tokenizer_sha256", "vocab_size"
+# What ids mean, and how text becomes ids; shards made before the second was told go on to be read.
+ATTRIBUTE_TOKENIZER, ATTRIBUTE_RULES, ATTRIBUTE_VOCAB_SIZE = "tokenizer_sha256", "tokenizer_rules_sha256", "vocab_size"
+ATTRIBUTE_LOWERCASE = "lowercase"
 ATTRIBUTE_WHOLE_WORDS = "whole_word_masking"
 ROWS_AT_A_TIME = 8192
 CHUNK_BYTES, CHUNK_ROWS = 1 << 20, 8192
 # Positions ascend in a row, so those of near slots are alike: a few columns to a chunk compress better, by a sixth.
 CHUNK_COLUMNS = {POSITIONS: 5}
+
+
+class BrokenShard(UserError):
+    """The file is no HDF5, or was cut short."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,16 @@ def read_info(path: str | Path) -> ShardInfo:
 
 
 def open_shard(path: Path) -> h5py.File:
-    """Open a shard for reading; UserError where it is missing, is no HDF5 or was cut short."""
+    """Open a shard for reading; UserError where it is missing or may not be read, BrokenShard where it is no HDF5 or was cut short."""
     if not path.is_file():
         raise UserError(f"no shard {path}; generate_samples makes train_shard_*.hdf5")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        reason = "was cut short" if "truncated" in str(error) else "is no HDF5 file"
-        raise UserError(f"{path} {reason} ({error}); make or copy it anew") from error
+        if error.errno:  # the system's, such as no permission or a lock; damage has no number
+            raise UserError(f"{path} cannot be read ({reason(error)})") from error
+        what = "was cut short" if "truncated" in str(error) else "is no HDF5 file"
+        raise BrokenShard(f"{path} {what} ({error}); make or copy it anew") from error
 
 
 def check_ids(path: str | Path, vocab_size: int) -> None:

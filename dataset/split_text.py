@@ -15,9 +15,9 @@ from pathlib import Path
 if not __package__:  # run by path: the project's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from dataset.errors import UserError, run_command
+from dataset.errors import UserError, run_script
 from dataset.flags import parse, script_parser
-from dataset.text_shards import BOM, append_text, check_space, whole_set
+from dataset.text_shards import BOM, append_text, check_space, is_blank, whole_set
 
 
 def parse_flags(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parse_flags(arguments)
     from dataset.shard_format import split_of
 
-    with whole_set(flags.folder, output_names(flags), flags.overwrite) as folder:
+    with whole_set(flags.folder, output_names(flags), flags.overwrite, "split_text") as folder:
         check_space(flags.folder, flags.read_file.stat().st_size)
         ranges = cut(flags.read_file, flags.split_number)
         for number, (start, end) in enumerate(ranges):
@@ -84,7 +84,7 @@ def list_documents(path: Path) -> Iterator[tuple[int, int]]:
     position, start = 0, None
     with path.open("rb") as file:
         for line in file:
-            if (line if position else line.removeprefix(BOM)).strip() == b"":
+            if is_blank(line if position else line.removeprefix(BOM)):
                 if start is not None:
                     yield start, position
                 start = None
@@ -96,4 +96,4 @@ def list_documents(path: Path) -> Iterator[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script(main)

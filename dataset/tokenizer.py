@@ -2,7 +2,8 @@
 
 Special tokens are known by their usual names, of BERT or of RoBERTa, because a bare `tokenizer.json` does not say which
 token plays which role. A `vocab.txt` alone becomes BERT's WordPiece tokenizer; whether it lower-cases is read from
-`tokenizer_config.json`, else from the vocabulary: one that holds a piece with a capital letter is cased.
+`tokenizer_config.json`, else from the vocabulary: one that holds a piece with a capital letter is cased. `vocab.json` with `merges.txt`
+becomes RoBERTa's byte-level BPE.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -26,6 +28,8 @@ ROLE_NAMES = {
 }
 # Rows of the embedding that no text reaches: BERT's and RoBERTa's spare entries.
 SPARE_TOKEN = re.compile(r"\[unused\d+\]|madeupword\d+")
+BYTE_LEVEL_FILES = ("vocab.json", "merges.txt")
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's one special token
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -42,7 +46,7 @@ class SpecialIds:
 
 
 def load_tokenizer(name_or_path: str | Path, lowercase: bool | None = None) -> Tokenizer:
-    """The tokenizer in a folder (`tokenizer.json`, else `vocab.txt`), in such a file, or under a hub name.
+    """The tokenizer in a folder (`tokenizer.json`, else `vocab.txt`, else `vocab.json` and `merges.txt`), in such a file, or of a hub name.
 
     Padding and truncation are off, whatever the file says: some cut every text to 128 tokens. `lowercase` overrides
     what the tokenizer says about lower-casing; None leaves it. Raises UserError where nothing usable is found.
@@ -50,9 +54,14 @@ def load_tokenizer(name_or_path: str | Path, lowercase: bool | None = None) -> T
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         file = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
-        if file is None:
-            raise UserError(f"{path} has no tokenizer.json and no vocab.txt; a tokenizer folder holds one of them")
-        tokenizer = _from_file(file)
+        if file is not None:
+            tokenizer = _from_file(file)
+        elif all((path / name).is_file() for name in BYTE_LEVEL_FILES):
+            tokenizer = _from_merges(path)
+        else:
+            raise UserError(
+                f"{path} has no tokenizer.json and no vocab.txt, nor vocab.json with merges.txt; a tokenizer folder holds one of them"
+            )
     elif path.is_file():
         tokenizer = _from_file(path)
     else:
@@ -124,6 +133,25 @@ def vocabulary_sha256(tokenizer: Tokenizer) -> str:
     return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
 
 
+def rules_sha256(tokenizer: Tokenizer) -> str:
+    """Hex SHA-256 of all that decides how text becomes ids: the tokenizer as JSON in a canonical form, padding and truncation left out.
+
+    Two tokenizers of one vocabulary that differ in lower-casing, accents, merges or where words end do not agree.
+    """
+    rules = {**json.loads(tokenizer.to_str()), "padding": None, "truncation": None}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def has_no_capitals(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary knows small letters and, special tokens aside, no capital one: text in capitals becomes unknown tokens."""
+    special = special_ids(tokenizer).all
+    tokens = [
+        token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()
+        if token_id not in special and not re.fullmatch(r"\[.+\]", token)
+    ]  # fmt: skip
+    return any(token != token.upper() for token in tokens) and all(token == token.lower() for token in tokens)
+
+
 def is_lowercasing(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer's normalizer turns capitals into small letters."""
     return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
@@ -149,7 +177,7 @@ def _from_vocabulary(path: Path) -> Tokenizer:
     missing = [name for name in names if name not in vocabulary]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; a WordPiece vocab.txt has them, one token a line")
-    lowercase = _config_lowercase(path.parent)
+    lowercase = _config_entry(path.parent, "do_lower_case")
     if lowercase is None:
         lowercase = all(token == token.lower() for token in vocabulary if not re.fullmatch(r"\[.+\]", token))
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -163,13 +191,33 @@ def _from_vocabulary(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _config_lowercase(folder: Path) -> bool | None:
-    """`do_lower_case` of the folder's tokenizer_config.json; None where there is no such file or entry."""
+def _from_merges(folder: Path) -> Tokenizer:
+    """RoBERTa's byte-level BPE from the two files that `transformers` wrote before it had tokenizer.json."""
+    paths = [folder / name for name in BYTE_LEVEL_FILES]
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(*map(str, paths), continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise UserError(f"{' and '.join(map(str, paths))} are no byte-level BPE: {error}; a tokenizer.json would work") from error
+    prefix = bool(_config_entry(folder, "add_prefix_space"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = [name for _, name in ROLE_NAMES.values() if tokenizer.token_to_id(name) is not None]
+    if tokenizer.token_to_id(END_OF_TEXT) is not None:
+        names.append(END_OF_TEXT)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    if {"<s>", "</s>"} <= set(names):
+        sep, cls = ((name, tokenizer.token_to_id(name)) for name in ("</s>", "<s>"))
+        tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=prefix)
+    return tokenizer
+
+
+def _config_entry(folder: Path, name: str) -> Any:
+    """An entry of the folder's tokenizer_config.json; None where there is no such file or entry."""
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("do_lower_case")
+        return json.loads(path.read_text(encoding="utf-8")).get(name)
     except ValueError as error:
         raise UserError(f"{path} is no JSON ({error}); mend it or take it away") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from dataset.files import write_json, write_text
 from demo.pipeline import CUT_NAME, TEACHER_NAME, Places
 from demo.workshop import Workshop, seconds_text
-from evaluation.scoring.curve import find_markers
+from evaluation.scoring.candidates import find_markers
 from evaluation.scoring.plot import draw_curve
 from evaluation.scoring.results import read_results
 

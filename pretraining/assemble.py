@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dataset.errors import UserError, one_line
-from dataset.shard_format import ShardInfo, check_tokenizer
+from dataset.shard_format import ATTRIBUTE_TOKENIZER, ShardInfo, check_tokenizer
 from dataset.token_counts import TokenCounts
 from dataset.tokenizer import load_tokenizer, masking_exclusions, vocabulary_sha256, vocabulary_size, word_continuations
 from pretraining.assemble_models import Models, build_models, layers_compared
@@ -25,6 +25,7 @@ from pretraining.control import AgreedError, Control
 from pretraining.engine import Engine, engine_config, select_device, start_ranks, stop_ranks
 from pretraining.events import Events
 from pretraining.export import ExportRecipe, load_hf_tokenizer
+from pretraining.foreign_shards import check_foreign
 from pretraining.memory import keep_freed_memory
 from pretraining.models.loading import quiet_transformers
 from pretraining.optimizers import build_optimizer
@@ -60,6 +61,8 @@ def run(plan: Plan, signal: StopSignal) -> str:
     if plan.tokenizer_sha256 is None:  # a hub name, which no check before this could open
         for info in plan.train_shards + plan.test_shards:
             check_tokenizer(info, vocabulary_sha256(tokenizer.backend_tokenizer))
+            if ATTRIBUTE_TOKENIZER not in info.attributes:
+                check_foreign(info, tokenizer.backend_tokenizer, plan.student.config["vocab_size"], plan.architecture.causal)
     start_ranks(device)
     try:
         return _run_watched(plan, tokenizer, Control(resolved.launch.rank, resolved.launch.world_size), precision, device, signal)

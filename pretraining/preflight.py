@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from dataset.errors import UserError
 from dataset.shard_format import (
+    ATTRIBUTE_LOWERCASE,
     ATTRIBUTE_TOKENIZER,
     ATTRIBUTE_WHOLE_WORDS,
     NO_MASKING,
@@ -22,8 +25,19 @@ from dataset.shard_format import (
     read_info,
 )
 from dataset.token_counts import TokenCounts, read_token_counts
-from dataset.tokenizer import HUB_NAME, SpecialIds, holds_tokenizer, load_tokenizer, special_ids, vocabulary_sha256, word_continuations
+from dataset.tokenizer import (
+    HUB_NAME,
+    SpecialIds,
+    holds_tokenizer,
+    is_lowercasing,
+    load_tokenizer,
+    special_ids,
+    vocabulary_sha256,
+    vocabulary_size,
+    word_continuations,
+)
 from pretraining.args.resolve import Resolved
+from pretraining.foreign_shards import check_foreign
 from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
 from pretraining.objective_plan import ObjectivePlan, plan_objectives
 from pretraining.run_folder import RunFolder, check_run_folder
@@ -78,16 +92,19 @@ def make_plan(resolved: Resolved) -> Plan:
     objectives = plan_objectives(resolved, student.config, architecture, teacher)
     train, test = _shards(resolved)
     _check_next_sentence(resolved, train + test)
-    student.config["vocab_size"] = _vocabulary(student, train)
     source = _tokenizer_source(args, teacher, student)
     tokenizer = load_tokenizer(source) if Path(source).expanduser().exists() else None
+    student.config["vocab_size"] = _vocabulary(student, train, tokenizer)
     digest = None if tokenizer is None else vocabulary_sha256(tokenizer)
     if student.source == "scratch":
         specials = None if tokenizer is None or architecture.causal else special_ids(tokenizer)
         _set_special_ids(student, train[0], specials, is_default_length=args.model.max_position_embeddings is None)
     models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
-    _check_shards(resolved, models, train + test, digest)
+    _check_shards(resolved, models, train + test, tokenizer, digest)
     counts = _token_counts(resolved, train, digest, architecture.causal)
+    _say_in_force(resolved)
+    if tokenizer is not None:
+        _say_if_casing_differs(resolved, train + test, tokenizer, source)
     if tokenizer is not None and not architecture.causal and any(map(asks_for_whole_words, train + test)):
         word_continuations(tokenizer)
     _check_disk(resolved, folder, student)
@@ -130,6 +147,15 @@ def _shards(resolved: Resolved) -> tuple[list[ShardInfo], list[ShardInfo]]:
     if foreign:
         resolved.notes.append(f"{foreign} of {len(train + test)} shards carry no attributes (made by other scripts): "
                               "tokenizer and masking cannot be checked, ids are")
+    unnamed = sum(info.is_ours and ATTRIBUTE_TOKENIZER not in info.attributes for info in train + test)
+    if unnamed:
+        resolved.notes.append(f"{unnamed} of {len(train + test)} shards do not say which tokenizer made them (converted without one): "
+                              "tokenizer and masking cannot be checked, ids are")
+    for split, infos in (("train", train), ("test", test)):
+        masked = sum(info.masking != NO_MASKING for info in infos)
+        if 0 < masked < len(infos):
+            resolved.notes.append(f"{masked} of {len(infos)} {split} shards hold their masks, the same in every epoch; those of the others "
+                                  "are drawn as they are read")
     stored = max((info.predictions or 0) for info in train)
     asked = args.data.max_predictions_per_seq
     if asked is not None and asked < stored:
@@ -157,6 +183,9 @@ def _token_counts(resolved: Resolved, train: list[ShardInfo], digest: str | None
             raise UserError(f"--token_counts {path}: {info.path} asks for whole words, and counts are of single tokens; make shards of "
                             "single tokens, or leave the flag out")
         share, first = (one.attributes["masked_lm_prob"] for one in (info, train[0]))
+        if not share:
+            raise UserError(f"--token_counts {path}: masked_lm_prob is 0 in {info.path}, so that nothing would be masked; make shards with "
+                            "a --masked_lm_prob above 0")
         if share != first:
             raise UserError(f"--token_counts {path}: masked_lm_prob is {share} in {info.path} and {first} in {train[0].path}; one batch "
                             "needs one")
@@ -170,6 +199,26 @@ def _token_counts(resolved: Resolved, train: list[ShardInfo], digest: str | None
     return counts
 
 
+def _say_if_casing_differs(resolved: Resolved, shards: list[ShardInfo], tokenizer: Tokenizer, source: str) -> None:
+    """A note where the tokenizer that goes out with the student would read text in another way than the shards' did."""
+    lowercases = is_lowercasing(tokenizer)
+    others = [info for info in shards if bool(info.attributes.get(ATTRIBUTE_LOWERCASE, lowercases)) != lowercases]
+    if others:
+        does, made = ("lower-cases", "without") if lowercases else ("does not lower-case", "with")
+        resolved.notes.append(f"{len(others)} of {len(shards)} shards were made {made} lower-casing and the tokenizer {source}, which is "
+                              f"saved with the student, {does}: it would give the student other ids than it was trained on")
+
+
+def _say_in_force(resolved: Resolved) -> None:
+    """Notes on the flags of data that change what a step computes, or in which order, and that nothing else shows."""
+    data, optimization = resolved.args.data, resolved.args.optimization
+    if data.token_counts is not None:
+        resolved.notes.append(f"--token_counts {data.token_counts}: training masks fall on rare tokens more often, by --mlm_smoothing "
+                              f"{data.mlm_smoothing:g}")
+    if data.group_by_length and optimization.train_batch_size > optimization.train_micro_batch_size_per_gpu:
+        resolved.notes.append("--group_by_length: the samples of a step are cut into micro-batches by their length")
+
+
 def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialIds | None, is_default_length: bool) -> None:
     """A tokenizer's special ids decide what counts as padding in some architectures; the shards know them, or the tokenizer does."""
     for key, name in (("pad_token_id", "pad"), ("bos_token_id", "cls"), ("eos_token_id", "sep")):
@@ -180,11 +229,11 @@ def _set_special_ids(student: StudentPlan, shard: ShardInfo, specials: SpecialId
         student.config["max_position_embeddings"] += student.architecture.reserved_positions(student.config)
 
 
-def _vocabulary(student: StudentPlan, train: list[ShardInfo]) -> int:
-    """The student's vocabulary size; a student from scratch that was told nothing takes the shards'."""
+def _vocabulary(student: StudentPlan, train: list[ShardInfo], tokenizer: Tokenizer | None) -> int:
+    """The student's vocabulary size; a student from scratch that was told nothing takes the shards', else the tokenizer's."""
     if student.config.get("vocab_size") is not None:
         return student.config["vocab_size"]
-    return int(train[0].attributes.get("vocab_size", 30522))
+    return int(train[0].attributes.get("vocab_size", 30522 if tokenizer is None else vocabulary_size(tokenizer)))
 
 
 def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPlan) -> str:
@@ -200,7 +249,8 @@ def _tokenizer_source(args: Any, teacher: ModelFolder | None, student: StudentPl
 
 
 def _check_shards(
-    resolved: Resolved, models: list[tuple[dict[str, Any], Architecture]], shards: list[ShardInfo], digest: str | None,
+    resolved: Resolved, models: list[tuple[dict[str, Any], Architecture]], shards: list[ShardInfo], tokenizer: Tokenizer | None,
+    digest: str | None,
 ) -> None:
     """Whether every model of the run, given by its configuration under our names and its row, can read `shards`."""
     vocabulary = min(config["vocab_size"] for config, _ in models)
@@ -217,7 +267,9 @@ def _check_shards(
         if digest is not None:
             check_tokenizer(info, digest)
         # Our shards were checked when they were written and say so; reading every id of a corpus would take minutes.
-        if not info.is_ours or int(info.attributes.get("vocab_size", 0)) > vocabulary:
+        if not info.is_ours or ATTRIBUTE_TOKENIZER not in info.attributes:
+            check_foreign(info, tokenizer, vocabulary, causal)
+        elif int(info.attributes.get("vocab_size", 0)) > vocabulary:
             check_ids(info.path, vocabulary)
     batch, rows = resolved.args.optimization.train_batch_size, sum(info.rows for info in shards if info.split == "train")
     if batch > rows:

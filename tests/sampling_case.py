@@ -57,10 +57,10 @@ def numbered_words(count: int) -> Tokenizer:
 
 
 def documents_of(text: str) -> list[list[str]]:
-    """Documents of a text shard as lists of sentences; a line of nothing but ASCII white space ends a document."""
+    """Documents of a text shard as lists of sentences; a line of nothing but white space (Unicode's White_Space) ends a document."""
     documents: list[list[str]] = [[]]
     for line in text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"):
-        if line.strip(" \t\n\r\x0b\x0c"):
+        if [character for character in line if not character.isspace() or character in "\x1c\x1d\x1e\x1f"]:
             documents[-1].append(line)
         elif documents[-1]:
             documents.append([])

@@ -91,7 +91,7 @@ def test_documents_of_any_shape(lines, length, short_seq_prob, has_end, block_by
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         if not documents:
-            with pytest.raises(UserError, match=r"training0\.txt holds no text"):
+            with pytest.raises(UserError, match=r"training0\.txt( holds no text|: the tokenizer .* made no token)"):
                 make_samples(Path(folder), text.encode(), tokenizer, settings)
             assert [path.name for path in Path(folder).iterdir()] == ["training0.txt"]
             return

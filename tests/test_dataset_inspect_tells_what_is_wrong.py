@@ -146,11 +146,9 @@ def test_every_broken_rule_is_named_and_the_other_files_still_counted(tmp_path, 
     (tmp_path / "train_shard_34.hdf5").write_bytes(damaged)
     status, found = inspect(capsys, tmp_path)
     assert status == 1
-    problems = {}
-    for line in found["problems"]:
-        path, text = line.split(": ", 1)
-        problems.setdefault(path.rsplit("/", 1)[1], []).append(text)
-    assert "train_shard_0.hdf5" not in problems
+    alone = {path: inspect(capsys, path)[1]["problems"] for path in sorted(tmp_path.iterdir())}
+    problems = {path.name: [line.removeprefix(f"{path}: ") for line in lines] for path, lines in alone.items()}
+    assert not problems["train_shard_0.hdf5"]
     for number, rule in enumerate(BROKEN, 1):
         assert rule in problems[f"train_shard_{number}.hdf5"]
     assert "input_mask has no 1: no token in 2 rows, first in row 2" in problems["train_shard_20.hdf5"]
@@ -158,7 +156,72 @@ def test_every_broken_rule_is_named_and_the_other_files_still_counted(tmp_path, 
     for number, message in ((30, "was cut short"), (31, "is no HDF5 file"), (32, "split is 'test'"), (34, "cannot be read")):
         assert message in problems[f"train_shard_{number}.hdf5"][0]
     assert "neither file name nor attribute" in problems["shard_33.hdf5"][0]
+    assert len(found["problems"]) < sum(map(len, problems.values()))
     assert found["files"] == 1 + len(BROKEN) + 2 + 5 and found["splits"]["train"]["samples"] == 12 * (1 + len(BROKEN) + 2)
+
+
+def test_a_complaint_of_many_files_is_one_line(tmp_path, capsys):
+    good = make_arrays([text[:10] for text in make_texts(6, 1)])
+    for number in range(5):
+        write_shard(tmp_path / f"train_shard_{number}.hdf5", change(good, "input_ids", number, 2, 62), KNOWN)
+    _, found = inspect(capsys, tmp_path)
+    places = ", ".join(f"{tmp_path}/train_shard_{number}.hdf5 row {number}" for number in range(3))
+    assert found["problems"][0] == f"input_ids outside 0 to 61 in 5 rows of 5 files: {places}, ..."
+
+
+def test_another_tokenizers_samples_are_not_shown_as_this_ones_text(tmp_path, capsys):
+    words = [FIRST_WORD + WORDS.index("bara"), FIRST_WORD + WORDS.index("doti"), UNK]
+    arrays = make_arrays([words] * 3)
+    arrays["input_ids"][:, 0] = start = FIRST_WORD + 9
+    made = {**KNOWN, "tokenizer_sha256": "other", "lowercase": 1, "cls_token_id": start}
+    for number in range(5):
+        write_shard(tmp_path / f"train_shard_{number}.hdf5", arrays, made)
+    vocabulary = write_vocabulary(tmp_path)
+    assert main([str(tmp_path), "--vocab_file", str(vocabulary), "--max_shared", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "start token" not in printed, "the shards have their own"
+    assert "bara" not in printed and "doti" not in printed and "samples of 5 files are not shown" in printed
+    assert printed.count("made with another tokenizer (62 tokens, lower-casing, tokenizer_sha256 other) than the one given (62 tokens") == 1
+    (tmp_path / "foreign").mkdir()
+    write_shard(tmp_path / "foreign" / "train.hdf5", {**arrays, "input_ids": arrays["input_ids"] + 1}, {})
+    _, found = inspect(capsys, tmp_path / "foreign", "--vocab_file", vocabulary)
+    assert not found["examples"] and "does not begin with the start token 2 in 3 rows" in found["problems"][0]
+
+
+def test_unknown_tokens_are_counted_and_too_many_are_wrong(tmp_path, capsys):
+    texts = [[FIRST_WORD] * 10] * 8
+    texts[3] = [UNK, FIRST_WORD, FIRST_WORD, UNK] + [FIRST_WORD] * 6  # the first one is masked
+    arrays = make_arrays(texts)
+    write_shard(tmp_path / "train_shard_0.hdf5", arrays, {**KNOWN, "unk_token_id": UNK})
+    status, found = inspect(capsys, tmp_path)
+    assert found["splits"]["train"]["unknown"] == 2 / 96 and status == 1
+    assert found["problems"] == ["2.1 % of the tokens in train are the unknown token, more than --max_unknown 0.01: does the tokenizer fit "
+                                 "the text (--do_lower_case, its language)?"]
+    assert inspect(capsys, tmp_path, "--max_unknown", "0.03")[0] == 0
+    write_shard(tmp_path / "train_shard_0.hdf5", arrays, KNOWN)
+    assert inspect(capsys, tmp_path)[1]["splits"]["train"]["unknown"] is None
+    assert inspect(capsys, tmp_path, "--vocab_file", write_vocabulary(tmp_path))[1]["splits"]["train"]["unknown"] == 2 / 96
+
+
+def test_settings_are_told_and_mixtures_are_noted(tmp_path, capsys):
+    made = {**KNOWN, "masking": "static", "masked_lm_prob": 0.15, "seed": 7, "lowercase": 1, "whole_word_masking": 0}
+    for number in range(2):
+        write_shard(tmp_path / f"train_shard_{number}.hdf5", make_arrays(make_texts(9, number)), {**made, "duplicate": number})
+    _, found = inspect(capsys, tmp_path)
+    assert found["settings"] == {"vocab_size": 62, "lowercase": 1, "masking": "static", "masked_lm_prob": 0.15,
+                                 "max_predictions_per_seq": 3, "whole_word_masking": 0,
+                                 "next_sentence_labels": False, "dup_factor": 2, "seed": 7}
+    assert found["notes"] == []
+    main([str(tmp_path)])
+    assert "masked_lm_prob 0.15, max_predictions_per_seq 3, whole_word_masking 0" in " ".join(capsys.readouterr().out.split())
+    unmasked = {key: values for key, values in make_arrays(make_texts(9, 5)).items() if not key.startswith("masked")}
+    write_shard(tmp_path / "train_shard_2.hdf5", unmasked, {**made, "masking": "none", "seed": 8})
+    status, found = inspect(capsys, tmp_path)
+    assert status == 0 and "seed" not in found["settings"] and "masking" not in found["settings"]
+    assert found["notes"] == ["train: some files hold their masks, which are the same in every epoch, and some hold none, so that the "
+                              "trainer draws them"]
+    write_shard(tmp_path / "train_shard_3.hdf5", unmasked, {**made, "masking": "none", "lowercase": 0})
+    assert any(line.startswith("lowercase differs: 1 (train_shard_0.hdf5), 0 (") for line in inspect(capsys, tmp_path)[1]["problems"])
 
 
 def test_a_tokenizer_shows_samples_as_text_and_is_compared(tmp_path, capsys):
@@ -175,7 +238,8 @@ def test_a_tokenizer_shows_samples_as_text_and_is_compared(tmp_path, capsys):
     assert found["examples"][0]["text"].split()[:2] == [str(CLS), f"[{MASK}:{text[0]}]"]
     write_shard(tmp_path / "train_shard_1.hdf5", arrays, {"format_version": 1, "tokenizer_sha256": "other", "vocab_size": 7})
     status, found = inspect(capsys, tmp_path, "--vocab_file", vocabulary)
-    assert status == 1 and "attribute tokenizer_sha256 is other" in found["problems"][0]
+    message = f"{tmp_path / 'train_shard_1.hdf5'}: made with another tokenizer (7 tokens, tokenizer_sha256 other) than the one given (62"
+    assert status == 1 and found["problems"][0].startswith(message)
 
 
 def test_processes_and_files_by_name_give_the_same_and_the_status_is_the_scripts(tmp_path, capsys, monkeypatch):

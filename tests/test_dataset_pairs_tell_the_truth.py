@@ -112,7 +112,7 @@ def test_documents_of_any_shape(case, length, short_seq_prob, has_blank_line):
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         if words == 1:
-            with pytest.raises(UserError, match=r"training0\.txt holds no text"):
+            with pytest.raises(UserError, match=r"training0\.txt( holds no text|: the tokenizer .* made no token)"):
                 make_samples(Path(folder), text, numbered_words(words), settings_of(length))
             return
         counts, (shard,) = make_samples(Path(folder), text, numbered_words(words), settings_of(length, short_seq_prob=short_seq_prob))

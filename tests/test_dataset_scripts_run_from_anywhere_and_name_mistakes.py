@@ -128,5 +128,5 @@ def test_flags_without_effect_say_so(inputs, tmp_path):
 
 
 def test_a_cap_below_the_probability_is_said(inputs, tmp_path):
-    done = run_script("generate_samples", *script_flags("generate_samples", inputs, tmp_path / "out"))
+    done = run_script("generate_samples", *script_flags("generate_samples", inputs, tmp_path / "out"), "--max_predictions_per_seq", "20")
     assert "--max_predictions_per_seq 20 masks 3.9% of a full sample; 77 would reach 15%" in done.stderr

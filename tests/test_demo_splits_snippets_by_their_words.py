@@ -42,9 +42,9 @@ def test_the_files_are_read_back_as_sst2(tmp_path: Path) -> None:
     source.write_bytes("\r\n".join(lines).encode() + b"\r\n")
     sizes = write_sst2(source, tmp_path / "glue")
     data = load_task(select_tasks(["sst2"])[0], tmp_path / "glue")
-    assert (len(data.train.labels), len(data.dev.labels)) == sizes and sum(sizes) == len(MANY)
+    assert (len(data.train), len(data.dev["dev"])) == sizes and sum(sizes) == len(MANY)
     expected = {f"{text} with space": int(score > 0) for text, score in MANY}
-    found = {text: label for part in (data.train, data.dev) for text, label in zip(part.texts[0], part.labels, strict=True)}
+    found = {text: label for part in (data.train, data.dev["dev"]) for text, label in zip(part.texts[0], part.labels, strict=True)}
     assert found == expected
 
 

@@ -37,8 +37,12 @@ def make_run(root: Path, final_loss: float = 0.03, scores: tuple[float, ...] = (
     (places.run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS) + '{"event": "tr', encoding="utf-8")
     places.scores.mkdir()
     rows = [{"model": folder.name, "folder": shop.shown(folder), "task": "SST-2", "headline": "accuracy", "metrics": {"accuracy": score},
-             "constant_metrics": {"accuracy": 0.5}, "diverged": False,
-             "dev_size": 100, "train_size": 400, "settings": {"seed": 42}, "precision": "fp32"}
+             "constant_metrics": {"accuracy": 0.5}, "diverged": False, "task_version": 1,
+             "role": "marker", "seed": 42, "selected_on_dev": False,
+             "protocol": {"name": "flags", "version": 1, "sha256": "ab" * 32, "changed": [], "aggregate": "mean"},
+             "weights_sha256": folder.name, "data_sha256": "cd" * 32, "mode": "fine_tuning", "teacher_sha256": None,
+             "start": None, "dev_size": 100, "train_size": 400,
+             "settings": {"seed": 42}, "precision": "fp32"}
             for folder, score in zip(folders, scores, strict=True)]
     for row, hours, step in zip(rows[2:], (0.025, 0.05), (10, 20), strict=True):
         row |= {"hours": hours, "step": step}

@@ -174,6 +174,12 @@ FILES: dict[str, tuple[dict, str, str]] = {
     "no_train": ({"dataset_path": "no_train"}, "no train shard", "train_shard_0.hdf5"),
     "no_test": ({"dataset_path": "no_test"}, "no test shards", "leave the flag out"),
     "beyond_vocabulary": ({"dataset_path": "beyond"}, f"input_ids holds {VOCABULARY + 7}", f"below {VOCABULARY}"),
+    "foreign_beyond_tokenizer": ({"dataset_path": "foreign", "tokenizer_name": "few_tokens"},
+                                 r"input_ids holds \d+, expected numbers below 20 \(the run's tokenizer has 20 tokens",
+                                 "--tokenizer_name with the one that made the shards"),
+    "foreign_other_start": ({"dataset_path": "foreign", "tokenizer_name": "other_start"},
+                            r"row 0 begins with token 2, and the start token of the run's tokenizer is 3",
+                            "--tokenizer_name with the one that made the shards"),
     "unmasked_foreign": ({"dataset_path": "unmasked"}, "no masked_lm_positions .* no attribute mask_token_id", "generate_samples.py"),
     "broken_shard": ({"dataset_path": "broken_shard"}, "is no HDF5 file", "copy it anew"),
     "other_tokenizer": ({"tokenizer_name": "other_tokenizer"}, "tokenizer_sha256", "use the tokenizer that made the shard"),
@@ -202,6 +208,9 @@ def place(tmp_path_factory) -> Path:
     (place / "other_tokenizer").mkdir()
     tokens = (place / "teacher" / "vocab.txt").read_text().split()
     (place / "other_tokenizer" / "vocab.txt").write_text("\n".join([*tokens[:5], *reversed(tokens[5:])]) + "\n")
+    for name, chosen in (("few_tokens", tokens[:20]), ("other_start", [*tokens[:2], tokens[3], tokens[2], *tokens[4:]])):
+        (place / name).mkdir()
+        (place / name / "vocab.txt").write_text("\n".join(chosen) + "\n")
     for name, summary in (("finished", {"exit_reason": "max_steps"}), ("unfinished", {"exit_reason": "signal"}), ("summary_list", [])):
         folder = place / "runs" / "job" / name
         (folder / "checkpoints" / "step_5").mkdir(parents=True)
@@ -256,7 +265,7 @@ def make_wrong_shards(place: Path) -> None:
     (place / "broken_shard").mkdir()
     (place / "broken_shard" / "train_shard_0.hdf5").write_bytes(b"no HDF5")
     (place / "broken_shard" / "test_shard_0.hdf5").write_bytes(b"no HDF5")
-    for name, masking in (("beyond", "static"), ("unmasked", "none")):
+    for name, masking in (("beyond", "static"), ("foreign", "static"), ("unmasked", "none")):
         (place / name).mkdir()
         for split in ("train", "test"):  # as other scripts write them: no attributes
             arrays = sample_arrays(6, 32, masking, np.random.default_rng(0))

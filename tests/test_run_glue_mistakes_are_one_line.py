@@ -22,6 +22,7 @@ def place(tmp_path_factory):
     make_run(place / "run", [(0.5, 10, 0.01)])
     for name, lost in (("no_weights", "model.safetensors"), ("no_config", "config.json"), ("no_tokenizer", "tokenizer.json")):
         (make_model(place / name) / lost).unlink()
+    (make_model(place / "gpt2") / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
     cut = make_model(place / "cut") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     (place / "no_marker" / "finetune").mkdir(parents=True)
@@ -62,8 +63,8 @@ GOOD = {"--model_name_or_path": "model", "--task_name": "sst2", "--glue_dir": "g
         ({"--model_name_or_path": None, "--run_dir": "no_marker"}, "no finetune/progress_*_step_*/"),
         ({"--model_name_or_path": None, "--run_dir": "nowhere"}, "nowhere: no such folder"),
         ({"--run_dir": "run"}, "not allowed with argument"),
-        ({"--model_name_or_path": None}, "one of the arguments --model_name_or_path --run_dir is required"),
-        ({"--task_name": "sst3"}, "unknown task 'sst3'; known tasks are"),
+        ({"--model_name_or_path": None}, "one of the arguments --run_dir --model_name_or_path --models is required"),
+        ({"--task_name": "sst3"}, "unknown task 'sst3'; did you mean sst2?; known tasks are"),
         ({"--task_name": ","}, "no task named"),
         ({"--glue_dir": "nowhere"}, "nowhere: no such folder"),
         ({"--task_name": "mrpc"}, "no folder MRPC"),
@@ -83,6 +84,12 @@ GOOD = {"--model_name_or_path": "model", "--task_name": "sst2", "--glue_dir": "g
         ({"--baseline": "model=model"}, "two models are called 'model'"),
         ({"--baseline": "models/teacher=model"}, "holds a slash"),
         ({"--task": "sst2"}, "unrecognized arguments"),
+        ({"--protocol": "quik"}, "no such protocol; did you mean quick?"),
+        ({"--protocol": "sane", "--max_seq_length": None}, "has 64 positions; give 64 or less"),
+        ({"--model_name_or_path": "gpt2"}, "gpt2: not an encoder"),
+        ({"--task_file": "nowhere.yaml"}, "nowhere.yaml: no such file"),
+        ({"--task_name": "rte", "--glue_dir": None}, "no data named; --glue_dir FOLDER"),
+        ({"--seeds": "1,1"}, "different whole numbers"),
     ],
 )
 def test_one_line_before_torch(place, change, told):
@@ -107,7 +114,7 @@ def test_a_run_from_the_command_line(place):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = json.loads((place / "run" / "glue.json").read_text())
-    assert [row["model"] for row in rows] == ["progress_0.5_step_10", "teacher"]
+    assert [(row["model"], row["role"]) for row in rows] == [("progress_0.5_step_10", "marker"), ("teacher", "teacher")]
     assert (place / "run" / "glue.png").is_file()
     assert "SST-2 accuracy" in done.stdout and "progress_0.5_step_10" in done.stdout
     # All known: neither torch nor a second training is needed.

@@ -80,3 +80,69 @@ def make_run(run_dir: Path, markers: list[tuple[float, int, float]]) -> Path:
         state = {"progress": fraction, "step": step, "hours": hours, "validation_loss": None}
         (folder / "run_state.json").write_text(json.dumps(state))
     return run_dir
+
+
+def write_cola(glue_dir: Path, train: int = 64, dev: int = 32) -> Path:
+    """Without header lines, as the official files are."""
+    rows = {
+        name: [["gj04", str(label), "" if label else "*", text] for text, label in sentences(count, seed)]
+        for name, count, seed in (("train", train, 5), ("dev", dev, 6))
+    }
+    return _write_tsv(glue_dir / "CoLA", None, rows)
+
+
+def write_stsb(glue_dir: Path, train: int = 64, dev: int = 32) -> Path:
+    """The score is 4.25 for a sentence with a good word and 0.6 for one with a bad one; the other sentence is the same everywhere."""
+    header = ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score"]
+    rows = {
+        name: [
+            [str(number), "news", "f", "2012", str(number), "none", "none", "the film", text, "4.250" if label else "0.6"]
+            for number, (text, label) in enumerate(sentences(count, seed))
+        ]
+        for name, count, seed in (("train", train, 7), ("dev", dev, 8))
+    }
+    return _write_tsv(glue_dir / "STS-B", header, rows)
+
+
+def write_mnli(glue_dir: Path, train: int = 96, dev: int = 32, test: int = 8) -> Path:
+    """Two dev and test sets; contradiction for a bad word, neutral for `fine`, entailment for `good`."""
+    start = ["index", "promptID", "pairID", "genre", "sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse",
+             "sentence2_parse", "sentence1", "sentence2"]
+    folder = glue_dir / "MNLI"
+    for name, count, seed, more in (
+        ("train", train, 9, ["label1", "gold_label"]),
+        ("dev_matched", dev, 10, ["label1", "label2", "label3", "label4", "label5", "gold_label"]),
+        ("dev_mismatched", dev, 11, ["label1", "label2", "label3", "label4", "label5", "gold_label"]),
+        ("test_matched", test, 12, []), ("test_mismatched", test, 13, []),
+    ):
+        rows = []
+        for number, (text, label) in enumerate(sentences(count, seed)):
+            word = ("neutral" if "fine" in text.split() else "entailment") if label else "contradiction"
+            rows.append([str(number), "1", "1n", "fiction", *["( parse )"] * 4, "the film", text, *[word] * len(more)])
+        _write_tsv(folder, start + more, {name: rows})
+    return glue_dir
+
+
+def write_squad(glue_dir: Path, version: str = "v1.1", train: int = 64, dev: int = 16) -> Path:
+    """The answer is the one word of the context that tells its class; in v2.0 it is missing from every third context."""
+    folder = glue_dir / "SQuAD"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed in (("train", train, 14), ("dev", dev, 15)):
+        paragraphs = []
+        for number, (text, _) in enumerate(sentences(count, seed)):
+            found = next(word for word in text.split() if word in WORDS[:4])
+            none = version == "v2.0" and number % 3 == 2
+            context = " ".join("the" if word in WORDS[:4] else word for word in text.split()) if none else text
+            answers = [] if none else [{"text": found, "answer_start": f" {text} ".index(f" {found} ")}]
+            question = {"id": f"{name}{number}", "question": "the film was", "answers": answers}
+            paragraphs.append({"context": context, "qas": [question | ({"is_impossible": none} if version == "v2.0" else {})]})
+        content = {"version": version, "data": [{"title": "films", "paragraphs": paragraphs}]}
+        (folder / f"{name}-{version}.json").write_text(json.dumps(content))
+    return glue_dir
+
+
+def _write_tsv(folder: Path, header: list[str] | None, files: dict[str, list[list[str]]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        (folder / f"{name}.tsv").write_text("".join("\t".join(row) + "\n" for row in [*([header] if header else []), *rows]))
+    return folder.parent

@@ -8,13 +8,16 @@ import numpy as np
 
 from dataset.inspection.duplicates import Duplicates, Repeats
 from dataset.inspection.scan import Counts
-from dataset.shard_format import ShardInfo
+from dataset.shard_format import TRAIN, ShardInfo
 
 QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95}
 OF_A_FILE = ("split", "file_index", "num_shards", "duplicate", "source", "source_sha256")  # attributes that differ by their nature
 # Shards that differ in one of these cannot serve one training run.
-MUST_AGREE = ("max_seq_length", "tokenizer_sha256", "vocab_size", "next_sentence_labels",
+MUST_AGREE = ("max_seq_length", "tokenizer_sha256", "vocab_size", "lowercase", "tokenizer_rules_sha256", "next_sentence_labels",
               "pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id")  # fmt: skip
+SETTINGS = ("tokenizer_sha256", "vocab_size", "lowercase", "masking", "masked_lm_prob", "max_predictions_per_seq", "whole_word_masking",
+            "next_sentence_labels", "short_seq_prob", "dup_factor", "seed", "errors")  # fmt: skip
+SHA_SHOWN = 12
 LINE = 110
 
 
@@ -28,6 +31,7 @@ def split_numbers(counts: Counts, infos: Sequence[ShardInfo]) -> dict[str, Any]:
         "samples": counts.samples,
         "padded_length": sorted({info.max_seq_length for info in infos}),
         "tokens": counts.tokens,
+        "unknown": _share(counts.unknown, counts.tokens_checked),
         "padding": _share(counts.places - counts.tokens, counts.places),
         "length": {
             "min": int(np.argmax(below > 0)),
@@ -48,11 +52,7 @@ def split_numbers(counts: Counts, infos: Sequence[ShardInfo]) -> dict[str, Any]:
 
 def differing_attributes(infos: Sequence[ShardInfo]) -> dict[str, list[dict[str, Any]]]:
     """Name -> its values, each with the number of files and the first of them, where values differ; a missing attribute is null."""
-    described = [
-        {**info.attributes, "max_seq_length": info.max_seq_length, "max_predictions_per_seq": info.predictions or
-         info.attributes.get("max_predictions_per_seq"), "masking": info.masking, "next_sentence_labels": info.has_nsp}
-        for info in infos
-    ]  # fmt: skip
+    described = [_described(info) for info in infos]
     names = dict.fromkeys(name for one in described for name in one if name not in OF_A_FILE)
     differing = {}
     for name in names:
@@ -63,6 +63,39 @@ def differing_attributes(infos: Sequence[ShardInfo]) -> dict[str, list[dict[str,
         if len(seen) > 1:
             differing[name] = list(seen.values())
     return differing
+
+
+def settings(infos: Sequence[ShardInfo]) -> dict[str, Any]:
+    """What the files tell, all alike, of how they were made; `dup_factor` is that of the train shards."""
+    described = [_described(info) for info in infos]
+    duplicates = [info.attributes["duplicate"] for info in infos if info.split == TRAIN and "duplicate" in info.attributes]
+    if duplicates:
+        described = [{**one, "dup_factor": 1 + int(max(duplicates))} for one in described]
+    alike = {name: {one.get(name) for one in described} for name in SETTINGS}
+    return {name: values.pop() for name, values in alike.items() if len(values) == 1 and values != {None}}
+
+
+def _described(info: ShardInfo) -> dict[str, Any]:
+    predictions = info.predictions or info.attributes.get("max_predictions_per_seq")
+    return {**info.attributes, "max_seq_length": info.max_seq_length, "max_predictions_per_seq": predictions, "masking": info.masking,
+            "next_sentence_labels": info.has_nsp}  # fmt: skip
+
+
+def too_unknown(splits: dict[str, dict[str, Any]], most: float) -> list[str]:
+    """A line for each split of whose tokens more than the share `most` are the unknown token."""
+    return [
+        f"{_percent(one['unknown'])} of the tokens in {split} are the unknown token, more than --max_unknown {most}: does the tokenizer "
+        "fit the text (--do_lower_case, its language)?"
+        for split, one in splits.items() if (one["unknown"] or 0) > most
+    ]  # fmt: skip
+
+
+def mixtures(splits: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each split some of whose files hold masks and some none: training reads both."""
+    return [
+        f"{split}: some files hold their masks, which are the same in every epoch, and some hold none, so that the trainer draws them"
+        for split, one in splits.items() if len(one["masking"]) > 1
+    ]  # fmt: skip
 
 
 def disagreements(differing: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -92,13 +125,15 @@ def duplicate_numbers(duplicates: Duplicates) -> dict[str, Any]:
 
 def render(found: dict[str, Any]) -> str:
     """The report as lines of ASCII."""
-    problems = [f"  {line}" for line in found["problems"]]
+    problems, notes = ([f"  {line}" for line in found[key]] for key in ("problems", "notes"))
     parts = [
         f"{found['path']}: {found['files']} files",
         _table(found["splits"]) if found["splits"] else "",
         _duplicates(found),
+        _settings(found["settings"]),
         _differing(found["differing_attributes"]),
         *(f"{one['file']}, row {one['row']}, {one['tokens']} tokens\n{_wrapped(one['text'])}" for one in found["examples"]),
+        "\n".join(["notes", *notes]) if notes else "",
         "\n".join(["wrong", *problems]) if problems else "nothing is wrong",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -121,6 +156,7 @@ def _table(splits: dict[str, dict[str, Any]]) -> str:
     for name in ("min", "p5", "median", "mean", "p95", "max"):
         text = "length, " + {"p5": "5 % below", "p95": "95 % below"}.get(name, name)
         row(text, [f"{one['length'][name]:,.1f}" if name == "mean" else f"{one['length'][name]:,}" for one in numbers])
+    row("unknown tokens", [_percent(one["unknown"], 2) for one in numbers])
     row("masking", [_listed(one["masking"]) for one in numbers])
     row("predicted tokens", [_percent(one["masked"]) for one in numbers])
     if any(one["masked_shown_as"]["mask"] for one in numbers):
@@ -151,6 +187,11 @@ def _duplicates(found: dict[str, Any]) -> str:
     return "\n".join(["samples with the text of another", *lines])
 
 
+def _settings(told: dict[str, Any]) -> str:
+    shown = [f"{name} {value[:SHA_SHOWN] if name == 'tokenizer_sha256' else _plain(value)}" for name, value in told.items()]
+    return f"made with\n{_wrapped(', '.join(shown))}" if shown else ""
+
+
 def _differing(differing: dict[str, list[dict[str, Any]]]) -> str:
     lines = []
     for name, values in differing.items():
@@ -161,6 +202,10 @@ def _differing(differing: dict[str, list[dict[str, Any]]]) -> str:
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, LINE, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value
 
 
 def _listed(values: list[Any]) -> str:

@@ -8,6 +8,7 @@ import xxhash
 
 from dataset import shard_format as shards
 from dataset.errors import UserError
+from dataset.inspection.problems import Problem
 from dataset.shard_blocks import Block, read_blocks
 
 NO_TEXT = 0  # hash of a sample without tokens other than special ones
@@ -23,13 +24,14 @@ class Vocabulary:
     cls: int | None = None
     sep: int | None = None
     mask: int | None = None
+    unk: int | None = None
 
     def filled_from(self, attributes: dict[str, int | float | str]) -> "Vocabulary":
         """This one, completed by the attributes of a shard."""
         return Vocabulary(
             self.sha256,
             _first(self.size, attributes.get(shards.ATTRIBUTE_VOCAB_SIZE)),
-            *(_first(getattr(self, role), attributes.get(f"{role}_token_id")) for role in ("pad", "cls", "sep", "mask")),
+            *(_first(getattr(self, role), attributes.get(f"{role}_token_id")) for role in ("pad", "cls", "sep", "mask", "unk")),
         )
 
     @property
@@ -45,6 +47,8 @@ class Counts:
     samples: int = 0
     places: int = 0  # samples times their padded length
     tokens: int = 0
+    tokens_checked: int = 0  # tokens of shards whose unknown token is known
+    unknown: int = 0
     predicted: int = 0
     shown_mask: int = 0
     shown_same: int = 0
@@ -63,13 +67,17 @@ class Counts:
 
 @dataclass
 class ShardScan:
-    """All that one pass found. `info` is None and `problems` says why where the file cannot be read; `hashes` (samples,) uint64."""
+    """All that one pass found. `info` is None and `problems` says why where the file cannot be read; `hashes` (samples,) uint64.
+
+    `fits`: nothing says that the vocabulary given is not the one that the ids are of.
+    """
 
     path: Path
     info: shards.ShardInfo | None
     counts: Counts
-    problems: list[str]
+    problems: list[Problem]
     hashes: np.ndarray
+    fits: bool = True
 
 
 def scan_shard(path: Path, vocabulary: Vocabulary) -> ShardScan:
@@ -78,13 +86,12 @@ def scan_shard(path: Path, vocabulary: Vocabulary) -> ShardScan:
     try:
         info = shards.read_info(path)
     except UserError as error:
-        return ShardScan(path, None, Counts(), [_without(path, error)], nothing)
+        return ShardScan(path, None, Counts(), [Problem(_without(path, error))], nothing)
     problems = _Problems()
-    try:
-        if vocabulary.sha256 is not None:
-            shards.check_tokenizer(info, vocabulary.sha256)
-    except UserError as error:
-        problems.texts.append(_without(path, error))
+    fits = vocabulary.sha256 in (None, info.attributes.get(shards.ATTRIBUTE_TOKENIZER, vocabulary.sha256))
+    if not fits:
+        problems.of_file(_mismatch(info, vocabulary))
+        vocabulary = Vocabulary()  # its ids say nothing of these
     known = vocabulary.filled_from(info.attributes)
     counts, hashes = Counts(), []
     try:
@@ -94,16 +101,21 @@ def scan_shard(path: Path, vocabulary: Vocabulary) -> ShardScan:
             counts += _count(block, original, known)
             hashes.append(_hash_texts(original, block.mask, known))
     except UserError as error:
-        problems.texts.append(_without(path, error))
-    return ShardScan(path, info, counts, problems.told(), np.concatenate(hashes) if hashes else nothing)
+        problems.of_file(_without(path, error))
+    fits = fits and 2 * problems.strange_rows <= info.rows
+    return ShardScan(path, info, counts, problems.found(), np.concatenate(hashes) if hashes else nothing, fits)
 
 
 class _Problems:
     """Rules that rows break: how many, and the first."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.strange_rows = 0  # rows that another vocabulary would explain
+        self._texts: list[str] = []
         self._rows: dict[str, list[int]] = {}  # rule -> [rows, first row]
+
+    def of_file(self, text: str) -> None:
+        self._texts.append(text)
 
     def add(self, rule: str, start: int, is_broken: np.ndarray) -> None:
         """`is_broken` (n,) or (n, anything) bool, for rows `start` and on."""
@@ -112,12 +124,8 @@ class _Problems:
             seen = self._rows.setdefault(rule, [0, start + int(np.argmax(rows))])
             seen[0] += int(np.count_nonzero(rows))
 
-    def told(self) -> list[str]:
-        rows = [
-            f"{rule} in {count} rows, first in row {first}" if count > 1 else f"{rule} in row {first}"
-            for rule, (count, first) in self._rows.items()
-        ]
-        return [*self.texts, *rows]
+    def found(self) -> list[Problem]:
+        return [*map(Problem, self._texts), *(Problem(rule, count, first) for rule, (count, first) in self._rows.items())]
 
 
 def _check(block: Block, known: Vocabulary, problems: _Problems) -> None:
@@ -132,13 +140,17 @@ def _check(block: Block, known: Vocabulary, problems: _Problems) -> None:
     def broken(rule: str, rows: np.ndarray) -> None:
         problems.add(rule, block.start, rows)
 
-    broken(f"input_ids {outside}", (block.ids < 0) | (block.ids >= limit))
+    is_outside = (block.ids < 0) | (block.ids >= limit)
+    is_strange = is_outside.any(axis=1)
+    broken(f"input_ids {outside}", is_outside)
     broken("input_mask neither 0 nor 1", is_real & (block.mask != 1))
     broken("input_mask has no 1: no token", lengths == 0)
     broken("input_mask has holes", is_real != (np.arange(width) < lengths[:, None]))
     broken("segment_ids neither 0 nor 1", (block.segments != 0) & (block.segments != 1))
     if known.cls is not None:
         broken(f"input_ids does not begin with the start token {known.cls}", block.ids[:, :1] != known.cls)
+        is_strange |= block.ids[:, 0] != known.cls
+    problems.strange_rows += int(np.count_nonzero(is_strange))
     if len(known.specials) == 4:
         texts = is_real & ~np.isin(block.ids, [known.pad, known.cls, known.sep])
         broken("no token but special ones", (lengths > 0) & ~texts.any(axis=1))
@@ -168,6 +180,8 @@ def _count(block: Block, original: np.ndarray, known: Vocabulary) -> Counts:
         samples=len(lengths),
         places=block.ids.size,
         tokens=int(lengths.sum()),
+        tokens_checked=0 if known.unk is None else int(lengths.sum()),
+        unknown=0 if known.unk is None else int(np.count_nonzero((original == known.unk) & (block.mask != 0))),
         predicted=len(rows),
         shown_mask=int(is_mask.sum()),
         shown_same=int(is_same.sum()),
@@ -190,6 +204,16 @@ def _hash_texts(original: np.ndarray, mask: np.ndarray, known: Vocabulary) -> np
     digest = xxhash.xxh3_64_intdigest
     hashes = [digest(content[start:end]) or 1 for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     return np.where(starts == ends, np.uint64(NO_TEXT), np.array(hashes, dtype=np.uint64))
+
+
+def _mismatch(info: shards.ShardInfo, given: Vocabulary) -> str:
+    """What is known of both tokenizers; shards do not keep the name of theirs."""
+    told = info.attributes
+    size, lowercase = told.get(shards.ATTRIBUTE_VOCAB_SIZE), told.get("lowercase")
+    facts = [f"{size} tokens"] if size is not None else []
+    facts += [] if lowercase is None else ["lower-casing" if lowercase else "not lower-casing"]
+    facts += [f"{shards.ATTRIBUTE_TOKENIZER} {told[shards.ATTRIBUTE_TOKENIZER]}"]
+    return f"made with another tokenizer ({', '.join(facts)}) than the one given ({given.size} tokens, {given.sha256})"
 
 
 def _without(path: Path, error: UserError) -> str:

@@ -1,7 +1,12 @@
-"""Plain text in its four layouts: a file is an article, blank lines between articles, a line is an article, and WikiText's headings."""
+"""Plain text in its four layouts: a file is an article, blank lines between articles, a line is an article, and WikiText's headings.
 
+A file that begins as one of another --type is refused, for its marks would be learnt as text.
+"""
+
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from dataset.errors import UserError
 from dataset.readers.source import Article, Source, each_file
@@ -11,13 +16,15 @@ TXT = (".txt",)
 # WikiText writes "= = X = =" where MediaWiki writes "== X ==". A title may hold "=" itself; what counts is how many lead and end the line.
 HEADING = re.compile(r"\s*(?P<lead>=(?:\s?=)*)\s*\S.*?\s*(?P<end>=(?:\s?=)*)\s*", re.DOTALL)
 LONGEST_HEADING = 1000  # characters
+# How files of other types begin, and what reads them.
+DUMP, EXTRACTED = re.compile(r"\s*<(mediawiki|page|\?xml)\b"), re.compile(r"\s*<doc id=")
 
 
 def read_books(source: Source) -> Iterator[str]:
     """Every file below the folder is one article, as in BookCorpus."""
     for path in each_file(source, TXT, "a folder of text files, one article each,"):
         article = Article()
-        for number, line in read_lines(path, source):
+        for number, line in _text_lines(path, source):
             article.add(path, number, line, "--type text (blank lines between articles), lines (one a line) or wikitext")
         yield article.take()
 
@@ -26,7 +33,7 @@ def read_paragraphs(source: Source) -> Iterator[str]:
     """Articles with one or more blank lines between them; the end of a file ends an article too."""
     for path in each_file(source, TXT, "text with blank lines between articles"):
         article = Article()
-        for number, line in read_lines(path, source):
+        for number, line in _text_lines(path, source):
             if not line.isspace():
                 article.add(path, number, line, "--type lines (one article a line) or wikitext (= Title = above each)")
             elif article:
@@ -38,7 +45,7 @@ def read_paragraphs(source: Source) -> Iterator[str]:
 def read_one_a_line(source: Source) -> Iterator[str]:
     """Every line is an article, as in DistilBERT's dump.txt."""
     for path in each_file(source, TXT, "text with one article a line"):
-        for _, line in read_lines(path, source):
+        for _, line in _text_lines(path, source):
             yield line
 
 
@@ -49,7 +56,7 @@ def read_wikitext(source: Source) -> Iterator[str]:
     """
     for path in each_file(source, TXT, "one file of WikiText"):
         article, titles, number = Article(), 0, 0
-        for number, line in read_lines(path, source):
+        for number, line in _text_lines(path, source):
             level = heading_level(line)
             if level == 1:
                 if titles or article:
@@ -60,6 +67,33 @@ def read_wikitext(source: Source) -> Iterator[str]:
         if not titles:
             raise UserError(f'{path}: none of its {number} lines is a title like "= Title ="; --type text or lines would work')
         yield article.take()
+
+
+def _text_lines(path: Path, source: Source) -> Iterator[tuple[int, str]]:
+    """As `read_lines`; UserError where the first line with text belongs to another type of source."""
+    is_first = True
+    for number, line in read_lines(path, source):
+        if is_first and not line.isspace():
+            is_first = False
+            found = _other_type(line)
+            if found is not None:
+                raise UserError(f"{path}, line {number}: {found[0]} is no plain text; --type {found[1]} would work")
+        yield number, line
+
+
+def _other_type(line: str) -> tuple[str, str] | None:
+    """(what a first line shows a file to be, the --type for it), None for text."""
+    if DUMP.match(line):
+        return "XML, such as a MediaWiki dump,", "wiki"
+    if EXTRACTED.match(line):
+        return "wikiextractor's output", "wikiextractor"
+    if line.lstrip().startswith("{"):
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return "a JSON object", "jsonl with --field"
+    return None
 
 
 def heading_level(line: str) -> int:

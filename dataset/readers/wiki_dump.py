@@ -6,6 +6,8 @@ it waits forever when its main process or every worker died. So the start of the
 wikiextractor, its messages are followed, and a traceback or its word "incomplete" ends it. Templates that print today's date make text
 depend on the day.
 
+It runs under `supervise`, so that none of its processes outlives this one, however that ends.
+
 wikiextractor reads no zstd and no bytes that are not UTF-8; for those it gets a copy (gzip, a third of the XML) beside the output.
 """
 
@@ -25,13 +27,15 @@ from threading import Event
 from typing import BinaryIO
 
 from dataset.errors import UserError
-from dataset.files import PARTIAL_PREFIX
+from dataset.files import PARTIAL_PREFIX, remove_path
 from dataset.readers.extracted import read_own_extract
 from dataset.readers.source import REPLACE, Source, each_file
 from dataset.readers.streams import read_lines
 
 OPENS, CLOSES = "<mediawiki", "</mediawiki>"
 HEAD_CHARACTERS = 1 << 16
+FOLDER_PREFIX = f"{PARTIAL_PREFIX}wiki_"
+SUPERVISE = Path(__file__).with_name("supervise.py")
 BYTES_PER_FILE = "100M"
 MESSAGES_KEPT = 5
 # What wikiextractor says of a dump that it cannot read on; reading it ourselves tells the line.
@@ -40,9 +44,14 @@ WANTED = "a whole MediaWiki XML dump (.xml, .xml.bz2, .xml.gz or .xml.zst) would
 
 
 def read_dump(source: Source) -> Iterator[str]:
-    """Articles of the dump in its order, without titles, talk pages and redirects; files in between go beside `source.target`."""
+    """Articles of the dump in its order, without titles, talk pages and redirects; files in between go beside `source.target`.
+
+    Whoever calls this has the lock of `source.target`: what a killed run left of such files is removed.
+    """
     check_head(source)
-    with tempfile.TemporaryDirectory(prefix=f"{PARTIAL_PREFIX}wiki_", dir=source.target.parent) as folder:
+    for path in source.target.parent.glob(f"{FOLDER_PREFIX}*"):
+        remove_path(path)
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=source.target.parent) as folder:
         text = Path(folder) / "text"
         if source.errors == REPLACE or source.path.suffix == ".zst":
             copy = Path(folder) / "dump.xml.gz"
@@ -91,7 +100,8 @@ def extract_dump(path: Path, folder: Path, n_processes: int, check: Callable[[Ev
     command = [sys.executable, "-P", "-m", "wikiextractor.WikiExtractor", str(path), "--json", "--html-safe", ""]
     command += ["--processes", str(n_processes), "-b", BYTES_PER_FILE, "-o", str(folder)]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-I", "-S", str(SUPERVISE), *command],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,6 +121,7 @@ def extract_dump(path: Path, folder: Path, n_processes: int, check: Callable[[Ev
             stop.set()
             _end(process)
             status = process.wait()
+            process.stdin.close()
             process.stderr.close()
     if failure:
         raise UserError(f"wikiextractor failed on {path}: {failure}; is the dump whole?")

@@ -3,11 +3,11 @@
 from tokenizers import Tokenizer
 
 from dataset import shard_format as shards
-from dataset.tokenizer import is_lowercasing, special_ids, vocabulary_sha256, vocabulary_size
+from dataset.tokenizer import is_lowercasing, rules_sha256, special_ids, vocabulary_sha256, vocabulary_size
 
 
 def tokenizer_attributes(tokenizer: Tokenizer) -> dict[str, int | str]:
-    """Format version, and what ids mean."""
+    """Format version, what ids mean and how text becomes ids."""
     ids = special_ids(tokenizer)
     return {
         shards.ATTRIBUTE_VERSION: shards.FORMAT_VERSION,
@@ -17,5 +17,7 @@ def tokenizer_attributes(tokenizer: Tokenizer) -> dict[str, int | str]:
         "cls_token_id": ids.cls,
         "sep_token_id": ids.sep,
         "mask_token_id": ids.mask,
-        "lowercase": int(is_lowercasing(tokenizer)),
+        "unk_token_id": ids.unk,
+        shards.ATTRIBUTE_LOWERCASE: int(is_lowercasing(tokenizer)),
+        shards.ATTRIBUTE_RULES: rules_sha256(tokenizer),  # last: where another one differs too, that says more
     }

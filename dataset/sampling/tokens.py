@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from dataset.sampling.text import TextBlock, read_blocks
 from dataset.sampling.words import WordTable, is_wordwise
+from dataset.text_shards import is_blank
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class BlockTokenizer:
     def _tokenize(self, block: TextBlock, is_first: bool) -> tuple[TokenBlock, bool]:
         """The block's tokens, and whether a document is open at its end. `is_first`: a document begins with the block."""
         lines = block.text.split(b"\n")[:-1]
-        is_sentence = np.array([bool(line) and not line.isspace() for line in lines])
+        is_sentence = np.array([not is_blank(line) for line in lines])
         if self._table is not None:
             ids, ends = self._table.tokenize(block.text)
         else:

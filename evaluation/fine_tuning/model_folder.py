@@ -6,16 +6,24 @@ So what is missing is an error here, before minutes are spent.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from dataset.errors import UserError
+from evaluation.tasks.task import Task
 
 SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SHARDED_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 # These number positions from pad_token_id + 1, so that many of their position embeddings hold no token.
-OFFSET_POSITIONS = ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+OFFSET_POSITIONS = ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod")
+# Every architecture of a causal or a sequence-to-sequence model that transformers has ends in one of these, but for the bare ones.
+NO_ENCODERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "DoubleHeadsModel")
+DECODERS = re.compile(r"gpt|llama|mistral|ministral|mixtral|qwen|gemma|phi\d?$|phimoe|opt$|bloom|falcon|olmo|mpt$|mamba|ctrl|xlnet"
+                      r"|.*decoder|.*t5|bart|mbart|plbart|pegasus|marian|led$|.*transducer|prophetnet|whisper|deepseek|glm|cohere|stablelm|smollm")
+HEADS = {"classification": "ForSequenceClassification", "regression": "ForSequenceClassification", "span": "ForQuestionAnswering"}
+GENERIC_LABEL = re.compile(r"LABEL_\d+")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -50,8 +58,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_model_folder(folder: Path, max_seq_length: int) -> None:
-    """Raise UserError unless `folder` has a config, whole weights, a tokenizer and positions for `max_seq_length`."""
+    """Raise UserError unless `folder` is an encoder with a config, whole weights, a tokenizer and positions for `max_seq_length`."""
     config = read_config(folder)
+    check_encoder(folder, config)
     files = weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UserError(f"{folder}: no tokenizer; expected tokenizer.json or vocab.txt beside config.json")
@@ -67,6 +76,62 @@ def check_model_folder(folder: Path, max_seq_length: int) -> None:
                 f"--max_seq_length {max_seq_length}: the model in {folder} has {positions} positions; "
                 f"give {positions} or less"
             )
+
+
+def check_encoder(folder: Path, config: dict[str, Any]) -> None:
+    """UserError where `config` is of a model that reads from left to right, or of an encoder and a decoder.
+
+    Such a model has a last token and no first one to classify, and transformers would take the last of a padded row.
+    """
+    architectures = config.get("architectures") or []
+    marks = [name for name in ("is_decoder", "is_encoder_decoder") if config.get(name)]
+    if marks or DECODERS.match(config["model_type"]) or any(name.endswith(NO_ENCODERS) for name in architectures):
+        raise UserError(f"{folder}: not an encoder ({', '.join([config['model_type'], *architectures[:1], *marks])}); "
+                        f"a BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa or ModernBERT would work")
+
+
+def read_head(folder: Path, task: Task) -> tuple[list[int], str | None]:
+    """(the head's output for each class of `task`, a line to print or None) of a folder that was fine-tuned for the task.
+
+    Classes are paired by the names in config.json, whatever order they have there; case, spaces, dashes and underscores do not count.
+    Where it names none (LABEL_0, ...), the task's order is taken and the line says so. For a regression or span the outputs are in order.
+    UserError for a folder without a head of the task's kind, and for other classes or another number of outputs than the task's.
+    """
+    config = read_config(folder)
+    head = HEADS[task.kind]
+    architectures = config.get("architectures") or []
+    if not any(name.endswith(head) for name in architectures):
+        raise UserError(f"{folder}: {', '.join(architectures) or 'no architecture'} in its config.json, so no head for {task.name}; "
+                        f"give a model that was fine-tuned for it (*{head})")
+    names = _label_names(config)
+    if len(names) != task.outputs or (task.kind == "classification" and config.get("problem_type") == "regression"):
+        raise UserError(f"{folder}: its head gives {len(names)} outputs ({', '.join(names)[:100]}), {task.name} needs {task.outputs}; "
+                        f"give a model that was fine-tuned for {task.name}")
+    in_order = list(range(task.outputs))
+    if task.kind != "classification":
+        return in_order, None
+    if all(GENERIC_LABEL.fullmatch(name) for name in names):
+        return in_order, f"{folder}: config.json does not name its labels; taken in the order {', '.join(task.label_names)}"
+    position = {_plain(name): output for output, name in enumerate(names)}
+    if set(position) != {_plain(name) for name in task.label_names}:
+        raise UserError(f"{folder}: its labels are {', '.join(names)[:100]}, those of {task.name} are {', '.join(task.label_names)}; "
+                        f"give a model that was fine-tuned for {task.name}")
+    return [position[_plain(name)] for name in task.label_names], None
+
+
+def _label_names(config: dict[str, Any]) -> list[str]:
+    """The names of a head's outputs in their order; transformers leaves them out of config.json where there are two and unnamed."""
+    if config.get("id2label"):
+        named = {int(output): str(name) for output, name in config["id2label"].items()}
+    elif config.get("label2id"):
+        named = {int(output): str(name) for name, output in config["label2id"].items()}
+    else:
+        named = {output: f"LABEL_{output}" for output in range(config.get("num_labels") or 2)}
+    return [named.get(output, f"LABEL_{output}") for output in range(len(named))]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def _check_safetensors(path: Path) -> None:

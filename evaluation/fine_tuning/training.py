@@ -1,163 +1,184 @@
-"""Fine-tune one encoder on one GLUE task and score it, in a loop that can be read.
+"""Fine-tune one encoder on one task and score it, or score a model that was fine-tuned before.
 
-A plain loop instead of transformers.Trainer: it is short, writes nothing, and its step, order and padding are ours to
-test. fp32 master weights with autocast for the rest. The score is that of the last step; choosing the best of several
-evaluations on the dev set would report the dev set back. Loss of a step is the mean over all its examples, so neither
-accumulation nor a short last batch changes an update.
+The same arguments on the same machine give the same bits: the head, the order and dropout come from the seed alone, and neither
+evaluations, nor a teacher, nor test sets, nor saving draws from the random state that the training draws from.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
-from transformers import PreTrainedModel
+from safetensors import SafetensorError
 
-from dataset.files import whole_folder
-from evaluation.fine_tuning.batching import collate, count_steps, training_steps
-from evaluation.fine_tuning.classifier import encode, load_classifier, quiet_transformers
+from dataset.errors import UserError
+from dataset.files import reason, whole_folder
+from evaluation.fine_tuning.batching import count_steps, steps_in_epoch, training_steps
+from evaluation.fine_tuning.checks import check_fine_tuning, check_scoring
+from evaluation.fine_tuning.heads import load_with_new_head, load_with_own_head, quiet_transformers
+from evaluation.fine_tuning.inputs import prepare
+from evaluation.fine_tuning.loop import train, warmup_steps
+from evaluation.fine_tuning.model_folder import read_head
+from evaluation.fine_tuning.network import Network
+from evaluation.fine_tuning.outcome import Outcome
 from evaluation.fine_tuning.repeatable import repeatable
-from evaluation.fine_tuning.settings import FineTuningSettings
-from evaluation.metrics.glue import score, score_of_constant
-from evaluation.tasks.table import Examples, TaskData
+from evaluation.fine_tuning.scorer import Scorer, Watch, may_have_no_answer
+from evaluation.fine_tuning.settings import FineTuningSettings, without_effect
+from evaluation.fine_tuning.teacher import ask_teacher
+from evaluation.fine_tuning.tokens import Tokenizer
+from evaluation.tasks.task import TaskData, metric_name
 from pretraining.precision import Precision, select_precision
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """One fine-tuning: `metrics` and `predictions` (int64, one class for each dev example) of the last step."""
-
-    metrics: dict[str, float]
-    constant_metrics: dict[str, float]
-    """The same metrics for always predicting the most frequent class of the dev examples."""
-    predictions: np.ndarray
-    losses: list[float]
-    """Mean training loss of each optimizer step."""
-    train_seconds: float
-    train_size: int
-    precision: str
-    device: str
-    new_weights: list[str]
-    """Parameters that the model's folder did not give."""
-    diverged: bool
-    """True where the final logits are not all finite; the metrics then mean nothing."""
+Say = Callable[[str], None]
 
 
 def fine_tune(
-    folder: Path, data: TaskData, settings: FineTuningSettings, save_to: Path | None = None,
-    say: Callable[[str], None] = print,
+    folder: Path, data: TaskData, settings: FineTuningSettings, *, teacher: Path | None = None, device: str | None = None,
+    save_to: Path | None = None, say: Say = print,
 ) -> Outcome:
-    """Train the model in `folder` on `data.train`, score it on `data.dev`; with `save_to` keep the result there.
+    """Train the encoder in `folder` with a new head on `data.train` and score it on every set of `data.dev`; predict those of `data.test`.
 
-    `say` gets a line about the precision where the settings leave it to the device.
+    With `teacher`, a folder that was fine-tuned on the task, its logits are learned beside the labels. `device` is a name that torch knows
+    (default: the first GPU, else the CPU). With `save_to` the model and its tokenizer are kept there, whole or not at all. `say` gets a
+    line about the precision where the settings leave it to the device, one for each setting that cannot matter, and one where the disk
+    did not take the model.
 
-    The same arguments on the same machine give the same predictions. UserError for a folder that does not load, a
-    tokenizer of another model, and a precision that the device does not have.
+    UserError for a folder that does not load, a tokenizer of another model, a teacher of another task, a precision that the device does
+    not have, a set without examples, a batch that does not fit into the GPU's memory.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision, note = select_precision(settings.precision, device)
-    if note is not None:
-        say(note)
-    train, dev = data.train.first(settings.max_train_samples), data.dev.first(settings.max_eval_samples)
-    with repeatable(settings.seed, device):
-        model, tokenizer, new_weights = load_classifier(folder, data.task, settings.seed)
-        model.to(device)
-        run = _Run(model, tokenizer, settings, device, precision)
-        started = time.perf_counter()
-        losses = run.train(train)
-        train_seconds = time.perf_counter() - started
-        logits = run.predict(dev)
+    task = data.task
+    check_fine_tuning(folder, task, settings, teacher)
+    examples = data.train.first(settings.max_train_samples)
+    if len(examples) == 0:
+        raise UserError(f"{task.name} has no training examples; score a model that was fine-tuned before")
+    place, precision = _place(device, settings, say)
+    _say_effects(data, settings, say, teacher=teacher is not None)
     if save_to is not None:
-        save_to.parent.mkdir(parents=True, exist_ok=True)
-        with quiet_transformers(), whole_folder(save_to) as partial:
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-    predictions = logits.argmax(axis=1)
+        _make_parent(save_to)
+    with repeatable(settings.seed, place), _memory_in_one_line(place):
+        model, inner, new_weights = load_with_new_head(folder, task, settings.seed)
+        network = Network(model, Tokenizer(inner, model, str(folder)), task.kind, settings, place, precision)
+        inputs = prepare(network.tokenizer, examples, task.kind, settings, labelled=True)
+        scorer = Scorer(network, data, settings)
+        rows = inputs.tokens.lengths
+        step_size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        steps = settings.max_steps if settings.max_steps > 0 else count_steps(len(rows), step_size, settings.num_train_epochs)
+        if settings.lr_scheduler_type != "constant" and warmup_steps(settings, steps) >= steps:
+            say(f"{task.name}: the warm-up is as long as the training ({steps} updates), so the learning rate never reaches its peak")
+        plan = list(training_steps(rows, step_size, steps, settings.seed))
+        evaluate = _Timed(scorer.scores)
+        headline = metric_name(task.headline, next(iter(data.dev)), list(data.dev))
+        watch = Watch(evaluate, model, headline, settings, steps_in_epoch(len(rows), step_size), steps)
+        started = time.perf_counter()
+        taught = None if teacher is None else ask_teacher(teacher, task, examples, inputs, plan, network, say)
+        # From here on, so that dropout depends neither on what loading drew nor on whether there is a teacher.
+        torch.manual_seed(settings.seed)
+        losses = train(network, inputs, plan, taught, watch)
+        train_seconds = time.perf_counter() - started - evaluate.seconds
+        best_step, scores = watch.finish(len(losses))
+        test_outputs = scorer.predict(data.test)
+    if save_to is not None:
+        try:
+            with whole_folder(save_to) as partial, quiet_transformers():
+                model.save_pretrained(partial)
+                inner.save_pretrained(partial)
+        except (OSError, SafetensorError) as error:
+            # The score took minutes or hours, and it stands.
+            say(f"{save_to}: the fine-tuned model could not be kept ({reason(error)})")
     return Outcome(
-        metrics=score(data.task.metrics, dev.labels, predictions),
-        constant_metrics=score_of_constant(data.task.metrics, dev.labels),
-        predictions=predictions, losses=losses, train_seconds=train_seconds, train_size=len(train.labels),
-        precision=precision.name, device=device.type, new_weights=new_weights,
-        diverged=not np.isfinite(logits).all(),
+        metrics=scores.metrics, constant_metrics=scorer.constant_metrics(), outputs=scores.outputs, test_outputs=test_outputs,
+        losses=losses, best_step=best_step, train_seconds=train_seconds, train_size=len(examples), dev_size=_first_size(scorer),
+        precision=precision.name, device=place.type, new_weights=new_weights, diverged=not scores.finite,
+        parameters=_count(model), selected_on_dev=settings.load_best_model_at_end or settings.early_stopping_patience > 0,
+        history=watch.history,
     )
 
 
-def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear rise over the first `warmup` of `steps` steps, then linear fall; never 0, so that no step is wasted."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return (steps - step) / (steps - warmup)
+def score_only(
+    folder: Path, data: TaskData, settings: FineTuningSettings, *, device: str | None = None, say: Say = print
+) -> Outcome:
+    """Score the model in `folder` as it is, with its own head, whose classes its config.json names in whatever order.
+
+    UserError for a folder without a head for the task, and for one that lacks any weight.
+    """
+    task = data.task
+    check_scoring(folder, task, settings)
+    place, precision = _place(device, settings, say)
+    _say_effects(data, settings, say, training=False)
+    order, note = read_head(folder, task)
+    if note is not None:
+        say(note)
+    with repeatable(settings.seed, place), _memory_in_one_line(place):
+        model, inner = load_with_own_head(folder, task)
+        network = Network(model, Tokenizer(inner, model, str(folder)), task.kind, settings, place, precision, order)
+        scorer = Scorer(network, data, settings)
+        scores = scorer.scores()
+        test_outputs = scorer.predict(data.test)
+    return Outcome(
+        metrics=scores.metrics, constant_metrics=scorer.constant_metrics(), outputs=scores.outputs, test_outputs=test_outputs, losses=[],
+        best_step=0, train_seconds=0.0, train_size=0, dev_size=_first_size(scorer), precision=precision.name, device=place.type,
+        new_weights=[], diverged=not scores.finite, parameters=_count(model), selected_on_dev=False,
+    )
 
 
-def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
-    """AdamW's groups: decay for matrices only; biases and normalisation weights are the parameters of one dimension."""
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+class _Timed:
+    """A function that counts the seconds spent in it."""
+
+    def __init__(self, call: Callable) -> None:
+        self.call, self.seconds = call, 0.0
+
+    def __call__(self) -> object:
+        started = time.perf_counter()
+        try:
+            return self.call()
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
-class _Run:
-    """What training and prediction share: model, tokenizer, settings, device, precision."""
+@contextmanager
+def _memory_in_one_line(place: torch.device) -> Iterator[None]:
+    """Turns a GPU's lack of memory into a UserError that says what would need less."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(f"{place}: out of memory; a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, or a "
+                        f"smaller --per_device_eval_batch_size, would work") from None
 
-    def __init__(self, model, tokenizer, settings: FineTuningSettings, device: torch.device, precision: Precision) -> None:
-        self.model, self.tokenizer, self.settings, self.device = model, tokenizer, settings, device
-        self.precision = precision
-        self.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
-    def logits(self, encoded: dict[str, list[list[int]]], chosen: np.ndarray) -> torch.Tensor:
-        """Logits (B, classes) in fp32 of the examples numbered `chosen`."""
-        batch = collate(encoded, chosen, self.pad_token_id, self.device)
-        with self.precision.autocast(self.device):
-            return self.model(**batch).logits.float()
+def _make_parent(folder: Path) -> None:
+    """The folder that `folder` will be in; UserError, before anything is trained, where it cannot be."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder.parent}: cannot be made ({reason(error)}); give a folder that can be written") from None
 
-    def train(self, examples: Examples) -> list[float]:
-        """Train in place; the mean loss of every step."""
-        settings, model = self.settings, self.model
-        encoded, lengths = encode(model, self.tokenizer, examples, settings.max_seq_length)
-        labels = torch.tensor(examples.labels, device=self.device)
-        micro = settings.per_device_train_batch_size
-        step_size = micro * settings.gradient_accumulation_steps
-        steps = count_steps(len(labels), step_size, settings.num_train_epochs)
-        warmup = int(settings.warmup_ratio * steps)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True
-        )
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
-        losses = torch.zeros(steps, device=self.device)
-        model.train()
-        order = training_steps(lengths, step_size, steps, settings.seed)
-        # The losses stay on the device until the end: reading one makes the device wait for the host.
-        for step, chosen in enumerate(tqdm(order, total=steps, desc="fine-tuning", leave=False, disable=None)):
-            for at in range(0, len(chosen), micro):
-                part = chosen[at : at + micro]
-                targets = labels[torch.from_numpy(part).to(self.device)]
-                loss = cross_entropy(self.logits(encoded, part), targets, reduction="sum") / len(chosen)
-                scaler.scale(loss).backward()
-                losses[step] += loss.detach()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * learning_rate_factor(step, steps, warmup)
-            scaler.unscale_(optimizer)
-            if settings.max_grad_norm > 0:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-        return losses.tolist()
 
-    @torch.no_grad()
-    def predict(self, examples: Examples) -> np.ndarray:
-        """Logits (N, classes) fp32 in the order of `examples`; batches go by length, which saves padding."""
-        encoded, lengths = encode(self.model, self.tokenizer, examples, self.settings.max_seq_length)
-        order = np.argsort(-lengths, kind="stable")
-        size = self.settings.per_device_eval_batch_size
-        self.model.eval()
-        parts = [self.logits(encoded, order[at : at + size]) for at in range(0, len(order), size)]
-        logits = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)
-        logits[order] = torch.cat(parts).cpu().numpy()
-        return logits
+def _place(device: str | None, settings: FineTuningSettings, say: Say) -> tuple[torch.device, Precision]:
+    """The device and the precision on it; UserError where there is none of that name."""
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"device {device!r}: not a name that torch knows; cpu, cuda or cuda:1 would work") from None
+    found = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= found:
+        raise UserError(f"device {device!r}: this machine has {found} GPUs that torch can use; cpu would work")
+    precision, note = select_precision(settings.precision, place)
+    if note is not None:
+        say(note)
+    return place, precision
+
+
+def _say_effects(data: TaskData, settings: FineTuningSettings, say: Say, *, teacher: bool = False, training: bool = True) -> None:
+    for line in without_effect(settings, data.task.kind, teacher=teacher, training=training):
+        say(line)
+    if data.task.kind == "span" and settings.null_score_diff_threshold != 0 and not may_have_no_answer(data.task):
+        say(f"--null_score_diff_threshold {settings.null_score_diff_threshold}: no effect: {data.task.name} answers every question")
+
+
+def _first_size(scorer: Scorer) -> int:
+    return len(next(iter(scorer.dev.values())))
+
+
+def _count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

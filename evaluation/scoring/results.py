@@ -1,8 +1,9 @@
 """`glue.json`: every score ever taken in a folder, with all that decided it, so that nothing is computed twice.
 
-A row says which weights (a hash, not a path), which data, which settings and which task it belongs to. Equal in all
-four means the score is known, under whatever name or place the model goes now. The file is read again before each row
-is added and written whole, so an interrupted run loses at most the score it was computing.
+A row is one fine-tuning with one seed. It says which weights (a hash, not a path), which data, which settings, which task, which teacher
+and which start it belongs to; equal in all of them means the score is known, under whatever name or place the model goes now. The file is
+read again before each row is added, under a lock, and written whole: an interrupted call loses at most the scores it was computing, and
+two calls may work on one folder.
 """
 
 import json
@@ -14,13 +15,20 @@ from dataset.errors import UserError
 from dataset.files import write_json
 
 FILE_NAME = "glue.json"
-IDENTITY = ("task", "task_version", "weights_sha256", "data_sha256", "settings")
-"""Fields that decide a score; what the model is called does not."""
+ROLES = ("marker", "model", "baseline", "teacher")
+IDENTITY = ("task", "task_version", "weights_sha256", "data_sha256", "settings", "mode", "teacher_sha256", "start")
+"""Fields that decide a score; what the model is called and under which protocol it was asked for do not.
+
+`mode`: `fine_tuning`, or `as_it_is` for a checkpoint scored with its own head. `teacher_sha256`: of the teacher in fine-tuning, null
+without one. `start`: null, or task, version, data and settings of the fine-tuning whose encoder it began with.
+"""
 MEASURED = (
-    "metrics", "constant_metrics", "diverged", "train_size", "dev_size", "train_seconds", "precision", "device",
-    "new_weights",
+    "metrics", "constant_metrics", "diverged", "selected_on_dev", "best_step", "train_size", "dev_size", "train_seconds", "precision",
+    "device", "new_weights", "parameters", "versions",
 )
-"""Fields that scoring adds."""
+"""Fields that scoring adds. `versions`: of the code that computed it (torch, transformers)."""
+MARKER_FIELDS = ("fraction", "step", "hours", "validation_loss")
+"""A marker's place in its run; other rows lack them."""
 
 Row = dict[str, Any]
 
@@ -34,14 +42,14 @@ def read_results(folder: Path) -> list[Row]:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error}); move it away to score anew") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "model" in row for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "model" in row and "task" in row for row in rows):
         raise UserError(f"{path}: not a list of results; move it away to score anew")
     return rows
 
 
 def same_score(row: Row, other: Row) -> bool:
-    """True where weights, data, settings and task agree, so that the score must."""
-    return all(row.get(name) == other[name] for name in IDENTITY)
+    """True where all that decides a score agrees, so that the score must."""
+    return all(row.get(name) == other.get(name) for name in IDENTITY)
 
 
 def find_result(rows: Sequence[Row], wanted: Row) -> Row | None:
@@ -52,26 +60,10 @@ def find_result(rows: Sequence[Row], wanted: Row) -> Row | None:
 
 
 def add_result(folder: Path, new: Row) -> None:
-    """Put `new` into `folder`/glue.json, in place of an older row of the same model name and score."""
-    kept = [row for row in read_results(folder) if row["model"] != new["model"] or not same_score(row, new)]
-    write_json(folder / FILE_NAME, [*kept, new])
+    """Put `new` into `folder`/glue.json, in place of an older row of the same model name, protocol and score."""
+    from filelock import FileLock
 
-
-def table(rows: Sequence[Row]) -> str:
-    """One line for each model, one column for each task and metric, in percent; models and tasks in order of `rows`."""
-    columns = list(dict.fromkeys((row["task"], metric) for row in rows for metric in row["metrics"]))
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    cells = {(row["model"], row["task"], metric): value for row in rows for metric, value in row["metrics"].items()}
-    broken = {(row["model"], row["task"]) for row in rows if row["diverged"]}
-    hours = {row["model"]: f"{row['hours']:.3f}" for row in rows if "hours" in row}
-    lines = [["model", *(["hours"] if hours else []), *(f"{task} {metric}" for task, metric in columns)]]
-    for model in models:
-        line = [model, *([hours.get(model, "")] if hours else [])]
-        for task, metric in columns:
-            value = cells.get((model, task, metric))
-            text = "" if value is None else f"{100 * value:.1f}"
-            line.append("diverged" if (model, task) in broken else text)
-        lines.append(line)
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-    shape = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
-    return "\n".join(shape.format(*line) for line in lines)
+    with FileLock(folder / f".{FILE_NAME}.lock"):
+        kept = [row for row in read_results(folder)
+                if not (row["model"] == new["model"] and row.get("protocol") == new["protocol"] and same_score(row, new))]
+        write_json(folder / FILE_NAME, [*kept, new])

@@ -4,7 +4,6 @@ Nothing heavy is imported here: a wrong flag is answered in a few hundredths of 
 """
 
 import argparse
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from dataset.errors import OneLineParser, UserError
+from dataset.errors import OneLineParser, UserError, nearest
 from pretraining.args.budget import BudgetFlags, ValidationFlags
 from pretraining.args.checkpoints import CheckpointFlags
 from pretraining.args.data import DataFlags
@@ -84,7 +83,7 @@ _STATUSES = """exit status:
   2   a mistake, or an end that could not be saved"""
 
 
-class _RecipeLoader(yaml.SafeLoader):
+class RecipeLoader(yaml.SafeLoader):
     """Scalars stay text and mean what they mean on the command line: YAML itself reads `010` as 8 and `1:30` as 90.
 
     Only null stays null. A key that is written twice is an error.
@@ -101,12 +100,6 @@ class _RecipeLoader(yaml.SafeLoader):
         if twice is not None:
             raise yaml.constructor.ConstructorError(problem=f"{twice!r} is written twice")
         return super().construct_mapping(node, deep)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean X?` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _build_parser(prog: str) -> argparse.ArgumentParser:
@@ -138,7 +131,7 @@ def _read_recipe(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"--config {path}: no such file; give a YAML file of flags such as configs/hidden_mse_6layer.yaml")
     try:
-        recipe = yaml.load(file.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+        recipe = yaml.load(file.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise UserError(f"--config {path}: not a recipe ({error}); write one `flag: value` per line") from None
     if recipe is None:
