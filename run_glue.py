@@ -4,8 +4,8 @@
     python run_glue.py --run_dir runs/job/1 --task_name sst2 --glue_dir glue --protocol quick --watch --devices cpu
     python run_glue.py --models student teacher --task_name glue --glue_dir glue --protocol sane --output_dir scores
 
-Writes glue.json (every fine-tuning with all that decided it), glue.csv (what the seeds say together) and, where hours are known, glue.png.
-A second call scores only what is new. `python -m evaluation.report RUN` makes a page of it.
+Writes glue.json (every fine-tuning there ever was, with all that decided it), glue.csv (what the seeds say together) and glue.png of what
+this call scored. A second call scores only what is new. `python -m evaluation.report RUN` makes a page of it.
 """
 
 import argparse
@@ -17,11 +17,12 @@ from evaluation.scoring.candidates import Candidate, find_markers, is_export, mo
 from evaluation.scoring.card import update_card
 from evaluation.scoring.flags import check_flags, make_parser, scores_as_is, select_protocol, selected_tasks
 from evaluation.scoring.jobs import AS_IT_IS, FINE_TUNING, Source
+from evaluation.scoring.plan import Wanted
 from evaluation.scoring.plot import FILE_NAME as PLOT_NAME
 from evaluation.scoring.plot import draw_curve
 from evaluation.scoring.results import FILE_NAME as RESULTS_NAME
-from evaluation.scoring.results import Row
-from evaluation.scoring.score import Scorer, Wanted
+from evaluation.scoring.results import Row, is_complete, read_results
+from evaluation.scoring.score import Scorer
 from evaluation.scoring.statistics import summarise
 from evaluation.scoring.tables import CSV_NAME, table, write_csv
 from evaluation.scoring.watch import watch
@@ -46,22 +47,26 @@ class _Output:
     def __init__(self, folder: Path, tasks: Sequence[Task], title: str) -> None:
         self.folder, self.tasks, self.title = folder, tasks, title
         self.rows: list[Row] = []
+        self.has_picture = False
 
-    def add(self, rows: list[Row]) -> list[Row]:
+    def add(self, rows: list[Row]) -> None:
+        """Rows of models, in place of what there was of models of these names; markers that are gone by now go."""
+        names = {row["model"] for row in rows}
+        self.rows = [row for row in self.rows if row["model"] not in names and (row["role"] != "marker" or Path(row["folder"]).is_dir())]
         self.rows += rows
-        for folder in dict.fromkeys(Path(row["folder"]) for row in rows):
-            if is_export(folder):
+        everything = [row for row in read_results(self.folder) if is_complete(row)]
+        for folder, weights in dict.fromkeys((row["folder"], row["weights_sha256"]) for row in rows):
+            if is_export(Path(folder)):
                 try:
-                    update_card(folder, [row for row in rows if row["folder"] == str(folder)], self.tasks)
+                    update_card(Path(folder), [row for row in everything if row["weights_sha256"] == weights], self.tasks)
                 except UserError as error:  # a card is worth a line, not the scores
                     print(f"note: {error}")
-        draw_curve(self.rows, self.folder / PLOT_NAME, self.title)
-        write_csv(summarise(self.rows), self.folder / CSV_NAME)
-        return rows
+        self.has_picture = draw_curve(self.rows, self.folder / PLOT_NAME, self.title)
+        write_csv(summarise(everything), self.folder / CSV_NAME)
 
     def show(self) -> None:
         print(f"\n{table(summarise(self.rows))}\n\n{self.folder / RESULTS_NAME}\n{self.folder / CSV_NAME}")
-        if any("hours" in row for row in self.rows):
+        if self.has_picture:
             print(self.folder / PLOT_NAME)
 
 
@@ -82,12 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.watch and not flags.run_dir.is_dir():
         raise UserError(f"--run_dir {flags.run_dir}: no such folder; start the run first, or give the folder of one")
     scorer = Scorer(tasks, protocol, wanted)
-    title = f"score against training time: {flags.run_dir.resolve().name}" if flags.run_dir else "score"
+    title = f"score against training time: {flags.run_dir.resolve().name}" if flags.run_dir else ""
     output = _Output(wanted.output_dir, tasks, title)
     output.add(scorer.score([*models, *beside]))
     if flags.watch:
         watch(flags.run_dir, lambda markers: output.add(scorer.score(markers)), flags.watch_seconds)
     output.show()
+    if scorer.failures:
+        more = f" (and {len(scorer.failures) - 1} more)" if len(scorer.failures) > 1 else ""
+        raise UserError(f"{len(scorer.failures)} of {scorer.done} fine-tunings failed, the others are kept and a second call does what is "
+                        f"missing: {scorer.failures[0]}{more}")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ Lives in the first room of the house so that every other room can use it.
 import argparse
 import difflib
 import os
+import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 EXIT_USAGE = 2
@@ -36,7 +37,17 @@ class Terminated(KeyboardInterrupt):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is one line like every other mistake."""
+    """argparse, but a wrong flag is one line like every other mistake, and names the nearest one that there is."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        words = sys.argv[1:] if args is None else [str(word) for word in args]
+        known = [option for action in self._actions for option in action.option_strings]
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word.partition("=")[0]
+            # argparse would complain of a required flag before an unknown one, which is likelier what was meant.
+            if re.fullmatch(r"--\w[\w-]*", name) and name not in known:
+                raise UserError(f"unknown flag {name}{nearest(name, known)} (--help lists every flag)")
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists every flag)")

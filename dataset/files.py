@@ -6,6 +6,7 @@ between leaves at most something with `PARTIAL_PREFIX`, which may be deleted. `l
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -65,10 +66,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it becomes `path` (replacing it), on error it goes."""
+    """Yield an empty temporary folder beside `path`; on success it becomes `path` (replacing it), on error it goes.
+
+    Its name holds this process and machine, so that two processes may write one folder: the last to end has it. What killed processes of
+    this machine left of `path` goes too.
+    """
     path = Path(path)
-    partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)
+    ending = f"_{socket.gethostname()}_{path.name}"
+    for left in path.parent.glob(f"{PARTIAL_PREFIX}*{glob.escape(ending)}"):
+        process = left.name.removeprefix(PARTIAL_PREFIX).removesuffix(ending)
+        if process.isdecimal() and not _is_alive(int(process)):
+            remove_path(left)
+    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}{ending}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -77,6 +87,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         replace_folder(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def replace_folder(partial: Path, final: Path) -> None:

@@ -1,12 +1,11 @@
 """Flags that the dataset scripts share, and their checks."""
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataset.errors import OneLineParser, UserError, nearest
+from dataset.errors import OneLineParser, UserError
 from dataset.jobs import core_count
 
 SEED = 555
@@ -29,8 +28,6 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: OneLineParser, arguments: list[str] | None, ranges: Mapping[str, tuple[float, float | None]]) -> argparse.Namespace:
     """Parsed flags, "~" expanded in paths; UserError for a number outside its (least, most or None) in `ranges`."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _check_names(parser, arguments)
     flags = parser.parse_args(arguments)
     for name, value in vars(flags).items():
         if isinstance(value, Path):
@@ -55,14 +52,3 @@ def cap_predictions(flags: argparse.Namespace, special: int) -> None:
     if flags.max_predictions_per_seq > room:
         print(f"--max_predictions_per_seq {flags.max_predictions_per_seq}: a sample has {room} tokens of text, so {room}", file=sys.stderr)
         flags.max_predictions_per_seq = room
-
-
-def _check_names(parser: OneLineParser, arguments: list[str]) -> None:
-    """UserError for the first flag that `parser` does not know, with the nearest that it does: argparse would miss a required one first."""
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in arguments:
-        name = word.partition("=")[0]
-        if word == "--":
-            return
-        if re.fullmatch(r"--\w[\w-]*", name) and name not in known:
-            raise UserError(f"unknown flag {name}{nearest(name, known)} (--help lists every flag)")

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     sources = list_sources(flags.dir)
     from dataset.jobs import Job, Workers
     from dataset.samples import SampleSettings, mask_rule, write_samples
-    from dataset.tokenizer import has_no_capitals, is_lowercasing, load_tokenizer
+    from dataset.tokenizer import has_no_capitals, is_lowercasing, load_tokenizer, special_ids
 
     lowercase = None if flags.do_lower_case is None else bool(flags.do_lower_case)
     tokenizer = load_tokenizer(flags.vocab_file or flags.model_name, lowercase)
@@ -120,8 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
         seed=flags.seed,
         errors=flags.errors,
     )
-    mask_rule(settings, tokenizer)  # a tokenizer that lacks what masking needs is refused here, not in every process
-    say_if_capped(flags)
+    if special_ids(tokenizer).mask is None and settings.masking != "static" and not (flags.nsp or flags.whole_word_masking):
+        print("the tokenizer has no mask token: these samples are for a causal student (--model_type gpt2-clm)", file=sys.stderr)
+    else:
+        mask_rule(settings, tokenizer)  # a tokenizer that lacks what masking needs is refused here, not in every process
+        say_if_capped(flags)
     if not is_lowercasing(tokenizer) and has_no_capitals(tokenizer):
         print(
             "the tokenizer does not lower-case and its vocabulary has no capital letter: words with one become unknown tokens; "

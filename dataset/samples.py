@@ -107,9 +107,12 @@ class SampleMaker:
 
 
 def mask_rule(settings: SampleSettings, tokenizer: Tokenizer) -> MaskRule:
-    """The rule of static masking; UserError where whole words are asked for and the tokenizer does not tell them."""
+    """The rule of static masking; UserError where the tokenizer has no mask token, or does not tell the whole words that are asked for."""
+    mask = special_ids(tokenizer).mask
+    if mask is None:
+        raise UserError("the tokenizer has no mask token; one with [MASK] or <mask>, or --masking none for a causal student, would work")
     return MaskRule(
-        masking_exclusions(tokenizer), special_ids(tokenizer).mask, vocabulary_size(tokenizer), settings.masked_lm_prob,
+        masking_exclusions(tokenizer), mask, vocabulary_size(tokenizer), settings.masked_lm_prob,
         settings.max_predictions_per_seq, word_continuations(tokenizer) if settings.whole_word_masking else None,
     )
 
@@ -149,7 +152,7 @@ def write_samples(job: SampleJob, settings: SampleSettings, tokenizer_json: str)
         ]
         for block in _reader(tokenizer_json).read(job.source, settings.errors):
             tokens += len(block.ids)
-            unknown += int(np.count_nonzero(block.ids == ids.unk))
+            unknown += 0 if ids.unk is None else int(np.count_nonzero(block.ids == ids.unk))
             sentences += len(block.sentence_ends)
             for maker, writer in zip(makers, writers, strict=True):
                 for arrays in maker.make(block):

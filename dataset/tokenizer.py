@@ -3,7 +3,8 @@
 Special tokens are known by their usual names, of BERT or of RoBERTa, because a bare `tokenizer.json` does not say which
 token plays which role. A `vocab.txt` alone becomes BERT's WordPiece tokenizer; whether it lower-cases is read from
 `tokenizer_config.json`, else from the vocabulary: one that holds a piece with a capital letter is cased. `vocab.json` with `merges.txt`
-becomes RoBERTa's byte-level BPE.
+becomes RoBERTa's byte-level BPE. GPT-2's tokenizer has one special token, which then pads, begins and ends a sample; with it nothing can
+be masked, and nothing is unknown.
 """
 
 import hashlib
@@ -35,13 +36,14 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids of the five roles, and of every token the tokenizer marks as special (the five among them)."""
+    """Ids of the five roles, and of every token the tokenizer marks as special (the five among them). `mask` and `unk` are None where the
+    tokenizer is a causal model's, see `special_ids`."""
 
     pad: int
     cls: int
     sep: int
-    mask: int
-    unk: int
+    mask: int | None
+    unk: int | None
     all: frozenset[int]
 
 
@@ -74,15 +76,22 @@ def load_tokenizer(name_or_path: str | Path, lowercase: bool | None = None) -> T
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
-    """Ids of padding, start, separator, mask and unknown token; UserError names the first role without a token."""
-    ids = {}
+    """Ids of padding, start, separator, mask and unknown token; UserError names the first role without a token.
+
+    Where there is no mask token but GPT-2's end of text, that one fills the first three roles which no token has.
+    """
+    ids: dict[str, int | None] = {}
+    can_mask = any(tokenizer.token_to_id(name) is not None for name in ROLE_NAMES["mask"])
+    end = None if can_mask else tokenizer.token_to_id(END_OF_TEXT)
     for role, names in ROLE_NAMES.items():
         found = (tokenizer.token_to_id(name) for name in names)
         ids[role] = next((token_id for token_id in found if token_id is not None), None)
-        if ids[role] is None:
+        if ids[role] is None and end is not None:
+            ids[role] = end if role in ("pad", "cls", "sep") else None
+        elif ids[role] is None:
             raise UserError(f"the tokenizer has no {role} token; one named {' or '.join(names)} would work")
     marked = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return SpecialIds(**ids, all=frozenset(marked | set(ids.values())))
+    return SpecialIds(**ids, all=frozenset(marked | set(ids.values()) - {None}))
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:

@@ -37,6 +37,7 @@ from pretraining.run_folder import RunFolder
 from pretraining.run_start import Saved, begin_run, claim_run, file_options
 from pretraining.schedules import Schedule
 from pretraining.stopping import EarlyStop, StopSignal
+from pretraining.teacher_cache.reader import CacheReader
 from pretraining.throughput import CostPerToken, device_peak
 from pretraining.tracking import TensorBoardTracker, Tracking, WandbTracker
 from pretraining.trained_module import TrainedModule
@@ -133,7 +134,7 @@ def make_trainer(
     events = _events(plan, models, folder, control, start, precision, device)
     recipe = ExportRecipe(
         built=models.built, architecture=plan.architecture, tokenizer=tokenizer, flags=args.as_dict(), methods=resolved.methods,
-        head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length, frozen=models.frozen,
+        head_trained=models.head_trained, sequence_length=plan.train_shards[0].max_seq_length, frozen=models.frozen, kept=models.kept,
         layers=layers_compared(plan))
     tracking = events.tracking
     outputs = Outputs(
@@ -202,7 +203,11 @@ def _reader(plan: Plan, shards: list[ShardInfo], counts: TokenCounts | None = No
         if args.distillation.aug:
             augmentation = Augmentation(args.run.seed, excluded, min(vocabulary, vocabulary_size(tokenizer)))
     return ShardReader(shards, vocabulary, args.data.max_predictions_per_seq, masking, causal=causal, augmentation=augmentation,
-                       smoothing=smoothing)
+                       smoothing=smoothing, stored=_stored(plan))
+
+
+def _stored(plan: Plan) -> CacheReader | None:
+    return None if plan.cache is None else CacheReader(plan.cache.folder, plan.cache.targets, plan.cache.layers)
 
 
 def _validator(plan: Plan, control: Control, precision: Precision, device: torch.device) -> Validator | None:

@@ -105,10 +105,12 @@ class Events:
 
     def write_summary(self, exit_reason: str, state: Any, why: str | None, saved_step: int | None, closing_s: float = 0.0) -> None:
         """summary.json, by whichever rank is left to write it."""
+        losses, quality = state.losses_and_quality()
         write_json(self.summary, {
             "exit_reason": exit_reason, "why": why, "hours": state.hours, "closing_s": closing_s, "steps": state.step,
             "samples": state.samples, "tokens": state.tokens,
-            "losses": {name: finite(value) for name, value in state.losses.items()},
+            "losses": {name: finite(value) for name, value in losses.items()},
+            "quality": {name: finite(value) for name, value in quality.items()},
             "tokens_per_s": state.timed_tokens / state.timed_s if state.timed_s else None,
             "checkpoint": None if saved_step is None else f"checkpoints/step_{saved_step}", "markers": self._list_markers(),
         })

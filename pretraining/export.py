@@ -70,6 +70,7 @@ class ExportRecipe:
     head_trained: bool
     sequence_length: int
     frozen: list[str] = field(default_factory=list)  # names in the trained module
+    kept: list[str] = field(default_factory=list)  # what the user has frozen, names in the student
     layers: dict[str, str] = field(default_factory=dict)  # objective -> the layers it compares
 
 
@@ -111,6 +112,7 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
     objectives = "\n".join(f"- `{part.name}`, weight {part.weight:g}{_stage(part, state['progress'])}: {OBJECTIVES[part.name].summary} "
                            f"({OBJECTIVES[part.name].paper}){_compared(recipe, part)}" for part in recipe.methods)
     losses = "\n".join(f"| {name} | {value:.6g} |" for name, value in state["losses"].items()) or "| none measured yet | |"
+    quality = [f"| {name} | {value:.6g} |" for name, value in state.get("quality", {}).items()]
     lines = [
         "---", "library_name: transformers", f"tags: [{'distillation, ' if teacher else ''}academic-budget]", "---", "",
         f"# {flags['job_name']}{' ' + flags['current_run_id'] if flags['current_run_id'] else ''}: "
@@ -122,6 +124,7 @@ def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) ->
         f"- first weights: {_origin(flags)}",
         f"- data: {flags['dataset_path']}, sequences of up to {recipe.sequence_length} tokens",
         "", "## Objective", "", objectives, "", "## Losses", "", "| loss | value |", "|---|---|", losses, "",
+        *(["## On held-out text", "", "| share of right answers, or perplexity | value |", "|---|---|", *quality, ""] if quality else []),
         "## What was not trained", "", *_untrained(recipe), "", "## Use", "", "```python",
         f"from transformers import {auto_class}, AutoTokenizer", "",
         f'model = {auto_class}.from_pretrained("path/of/this/folder")',
@@ -152,6 +155,8 @@ def _untrained(recipe: ExportRecipe) -> list[str]:
                                  if name.startswith(STUDENT_PREFIX)))
     if modules:
         lines += ["", "No loss reached these, and they have their first values: " + ", ".join(f"`{name}`" for name in modules) + "."]
+    if recipe.kept:
+        lines += ["", "Frozen as asked, with their first values: " + ", ".join(f"`{name}`" for name in recipe.kept) + "."]
     if any(part.since > 0 for part in recipe.methods):
         lines += ["", "The objectives of one stage of the budget reach weights that those of another do not; these rest in the meantime."]
     return lines

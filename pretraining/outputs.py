@@ -74,10 +74,11 @@ class Outputs:
         def work() -> str | None:
             if self.has_export(state, fraction):
                 return None
+            losses, quality = state.losses_and_quality()
             try:
                 export_student(self.recipe, weights, path, {
                     "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
-                    "validation_loss": state.losses.get("held-out loss"), "losses": state.losses,
+                    "validation_loss": state.losses.get("held-out loss"), "losses": losses, "quality": quality,
                 })
             except (OSError, SafetensorError) as error:
                 return f"{path}: {reason(error)}"

@@ -40,8 +40,10 @@ from pretraining.args.resolve import Resolved
 from pretraining.foreign_shards import check_foreign
 from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
 from pretraining.objective_plan import ObjectivePlan, plan_objectives
+from pretraining.objectives.catalog import REST
 from pretraining.run_folder import RunFolder, check_run_folder
 from pretraining.student_plan import StudentPlan, plan_student
+from pretraining.teacher_cache.coverage import CachePlan, describe_teacher, plan_cache
 from pretraining.tracking import check_tracker
 
 # What a shard must say for masks to be drawn on the fly.
@@ -52,7 +54,8 @@ _MASKING_ATTRIBUTES = ("mask_token_id", "vocab_size", "masked_lm_prob", "max_pre
 class Plan:
     """A run that has passed every check that needs no torch.
 
-    `architecture` is the student's. `tokenizer_source` is a folder, a vocab.txt or a hub name.
+    `architecture` is the student's, `teacher` --teacher_path's, `cache` what was stored of one. `tokenizer_source` is a folder, a vocab.txt
+    or a hub name.
     """
 
     resolved: Resolved
@@ -66,6 +69,12 @@ class Plan:
     tokenizer_sha256: str | None
     folder: RunFolder
     token_counts: TokenCounts | None = None
+    cache: CachePlan | None = None
+
+    @property
+    def taught_by(self) -> ModelFolder | None:
+        """The teacher whose outputs are learnt from, here or stored; its weights may not be here."""
+        return self.teacher if self.cache is None else self.cache.teacher
 
 
 def asks_for_whole_words(info: ShardInfo) -> bool:
@@ -82,14 +91,15 @@ def make_plan(resolved: Resolved) -> Plan:
     teacher = None
     if args.distillation.teacher_path is not None:
         teacher = read_model_folder(args.distillation.teacher_path, "--teacher_path")
-    architecture = _student_architecture(args, teacher)
-    student = plan_student(args, teacher, architecture)
+    taught_by = teacher if args.distillation.teacher_cache is None else describe_teacher(args.distillation.teacher_cache)
+    architecture = _student_architecture(args, taught_by)
+    student = plan_student(args, teacher or taught_by, architecture)
     architecture = student.architecture
     resolved.notes.extend(student.notes)
-    if teacher is not None and teacher.architecture.causal != architecture.causal:
-        raise UserError(f"--teacher_path {teacher.path}: a {teacher.architecture.family} and a {architecture.family} do not see the same "
-                        "tokens; teacher and student must both be causal, or both not")
-    objectives = plan_objectives(resolved, student.config, architecture, teacher)
+    if taught_by is not None and taught_by.architecture.causal != architecture.causal:
+        raise UserError(f"--teacher_path {taught_by.path}: a {taught_by.architecture.family} and a {architecture.family} do not see the "
+                        "same tokens; teacher and student must both be causal, or both not")
+    objectives = plan_objectives(resolved, student.config, architecture, taught_by)
     train, test = _shards(resolved)
     _check_next_sentence(resolved, train + test)
     source = _tokenizer_source(args, teacher, student)
@@ -99,9 +109,12 @@ def make_plan(resolved: Resolved) -> Plan:
     if student.source == "scratch":
         specials = None if tokenizer is None or architecture.causal else special_ids(tokenizer)
         _set_special_ids(student, train[0], specials, is_default_length=args.model.max_position_embeddings is None)
-    models = [(student.config, architecture)] + ([(teacher.config, teacher.architecture)] if teacher else [])
+    models = [(student.config, architecture)] + ([(taught_by.config, taught_by.architecture)] if taught_by else [])
     _check_shards(resolved, models, train + test, tokenizer, digest)
     counts = _token_counts(resolved, train, digest, architecture.causal)
+    cache = None
+    if args.distillation.teacher_cache is not None:
+        cache = plan_cache(resolved, taught_by, teacher, architecture.causal, objectives, train + test, digest)
     _say_in_force(resolved)
     if tokenizer is not None:
         _say_if_casing_differs(resolved, train + test, tokenizer, source)
@@ -109,7 +122,7 @@ def make_plan(resolved: Resolved) -> Plan:
         word_continuations(tokenizer)
     _check_disk(resolved, folder, student)
     _write_back(args, student, objectives, source)
-    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder, counts)
+    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder, counts, cache)
 
 
 def _student_architecture(args: Any, teacher: ModelFolder | None) -> Architecture:
@@ -211,10 +224,14 @@ def _say_if_casing_differs(resolved: Resolved, shards: list[ShardInfo], tokenize
 
 def _say_in_force(resolved: Resolved) -> None:
     """Notes on the flags of data that change what a step computes, or in which order, and that nothing else shows."""
-    data, optimization = resolved.args.data, resolved.args.optimization
+    data, optimization, distillation = resolved.args.data, resolved.args.optimization, resolved.args.distillation
     if data.token_counts is not None:
         resolved.notes.append(f"--token_counts {data.token_counts}: training masks fall on rare tokens more often, by --mlm_smoothing "
                               f"{data.mlm_smoothing:g}")
+    if distillation.truncated_target == REST and distillation.temperature != 1 and any(
+            part.name in ("logit", "reverse_kl", "symmetric_kl") for part in resolved.methods):
+        resolved.notes.append(f"--temperature {distillation.temperature:g} softens {distillation.truncation_factor} entries and the rest "
+                              "as one: far from all logits softened; --temperature 1 is near (docs/teacher_cache.md)")
     if data.group_by_length and optimization.train_batch_size > optimization.train_micro_batch_size_per_gpu:
         resolved.notes.append("--group_by_length: the samples of a step are cut into micro-batches by their length")
 

@@ -19,7 +19,7 @@ class Progress:
     hours: float = 0.0
     markers: list[float] = field(default_factory=list)
     pending_export: float | None = None
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)  # and the other held-out numbers, see `losses_and_quality`
     interval: list[dict[str, float]] = field(default_factory=list)
     interval_steps: int = 0
     term_steps: dict[str, int] = field(default_factory=dict)  # in how many of them each term was learnt from
@@ -37,3 +37,9 @@ class Progress:
     def restore(cls, saved: dict[str, Any]) -> "Progress":
         """From what `dataclasses.asdict` made of it, or an empty dict for a run that begins."""
         return cls(**{**saved, "decided": Place(**saved["decided"])}) if saved else cls()
+
+    def losses_and_quality(self) -> tuple[dict[str, float], dict[str, float]]:
+        """({"held-out loss": 3.1, ...}, {"accuracy/mlm": 0.4, "perplexity/clm": 31.0, ...}), the latter held out always."""
+        names = {name: name.removeprefix("held-out ") for name in self.losses}
+        quality = {short: self.losses[name] for name, short in names.items() if short.startswith(("accuracy/", "perplexity/"))}
+        return {name: value for name, value in self.losses.items() if names[name] not in quality}, quality

@@ -15,7 +15,7 @@ _FREE = frozenset({
     "num_epochs", "do_validation", "validation_epochs", "validation_epochs_begin", "validation_epochs_end", "validation_begin_proportion",
     "validation_end_proportion", "validation_micro_batch", "use_early_stopping", "early_stop_time", "early_stop_eval_loss",
     "scale_cnt_limit", "steps_per_print", "wall_clock_breakdown", "deepspeed_config", "tokenizer_name", "dataset_path", "teacher_path",
-    "token_counts",
+    "token_counts", "teacher_cache",
     "fp16", "fp16_backend", "layer_norm_type",  # --precision says what they decide, and both layer norms compute the same
 }) | {name for name, info in INFO.items() if info.no_effect}
 # Sections of a DeepSpeed file that only tell.
@@ -63,7 +63,8 @@ def changed_data(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
     An entry that the saved run does not know was empty in it.
     """
-    words = {"teacher": "the teacher's weights are others", "token_counts": "the token counts are others"}
+    words = {"teacher": "the teacher's weights are others", "teacher_cache": "the teacher's stored outputs are others",
+             "token_counts": "the token counts are others"}
     for name, value in now.items():
         old = saved.get(name)
         if old != value and not (name == "test" and not (old and value)):

@@ -25,6 +25,7 @@ from pretraining.outputs import marker_step, markers
 from pretraining.preflight import Plan
 from pretraining.run_changes import STATE_FLAGS, changed_data, changed_flags, changed_options
 from pretraining.run_folder import RunFolder, goes_on_here, loads_own, run_path, source_checkpoints
+from pretraining.teacher_cache.coverage import CachePlan
 from pretraining.tracking import cut_metrics, environment
 
 
@@ -79,11 +80,18 @@ def data_identity(plan: Plan) -> dict[str, Any]:
     hash of its weights, of token counts one of the numbers.
     """
     weights = None
-    if plan.teacher is not None:
+    if plan.cache is not None:
+        weights = plan.cache.header.teacher_hash
+    elif plan.teacher is not None:
         weights = file_hash(next(plan.teacher.path / name for name in WEIGHT_FILES if (plan.teacher.path / name).is_file()))
     return {"train": [_shard_identity(info) for info in plan.train_shards], "test": [_shard_identity(info) for info in plan.test_shards],
-            "teacher": weights,
+            "teacher": weights, "teacher_cache": None if plan.cache is None else _cache_identity(plan.cache),
             "token_counts": None if plan.token_counts is None else xxhash.xxh3_64_hexdigest(plan.token_counts.counts.tobytes())}
+
+
+def _cache_identity(cache: CachePlan) -> list[Any]:
+    header = cache.header
+    return [header.kind, header.k, list(header.hidden_layers), header.precision, header.sampling_temperature, header.seed]
 
 
 def _shard_identity(info: ShardInfo) -> list[Any]:

@@ -4,6 +4,7 @@ Shapes are written with B sequences, L tokens (padding included), N real tokens,
 each of the whole micro-batch; H heads of size d, D width, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
@@ -71,9 +72,24 @@ class Attention:
 
 
 @dataclass
+class SparseTargets:
+    """Some entries of a teacher's distributions over the vocabulary, at temperature 1, one row a position.
+
+    ids: (M, K) int64, different in each row. logprobs: (M, K), log-probabilities, the largest first; −inf for one that counts nothing.
+    rest: (M,) log of the probability that all other entries have together, −inf for none; None where `logprobs` are estimates from
+    drawn ids (logs of weights, of which any number may be −inf).
+    """
+
+    ids: torch.Tensor
+    logprobs: torch.Tensor
+    rest: torch.Tensor | None
+
+
+@dataclass
 class Signals:
     """What a model gave: hidden states by layer, each (B, L, D) (the last layer's after the final norm, where there is one), attention by
-    layer, embeddings (B, L, D), logits (M, V), token_logits (N, V) in the order of `Batch.token_index`, next_sentence (B, 2)."""
+    layer, embeddings (B, L, D), logits (M, V), token_logits (N, V) in the order of `Batch.token_index`, next_sentence (B, 2). A stored
+    teacher gives `targets` in the place of logits."""
 
     hidden: dict[int, torch.Tensor] = field(default_factory=dict)
     attention: dict[int, Attention] = field(default_factory=dict)
@@ -81,6 +97,7 @@ class Signals:
     logits: torch.Tensor | None = None
     token_logits: torch.Tensor | None = None
     next_sentence: torch.Tensor | None = None
+    targets: SparseTargets | None = None
 
 
 class Unit(StrEnum):
@@ -100,6 +117,25 @@ _TENSORS = ("input_ids", "token_type_ids", "mask", "token_index", "masked_index"
 
 
 @dataclass
+class StoredOutputs:
+    """What a teacher said of a micro-batch when it was run once, as a file holds it: half precision, nothing for padding.
+
+    ids: (M, K) int32, values: (M, K) fp16 (log-probabilities, or the weights of drawn ids), rest: (M,) fp16, see `SparseTargets`; None
+    where they are not asked for. hidden: layer -> (N, D) fp16, in the order of `Batch.token_index`.
+    """
+
+    ids: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    rest: torch.Tensor | None = None
+    hidden: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "StoredOutputs":
+        """The same with every tensor changed."""
+        ids, values, rest = (None if tensor is None else change(tensor) for tensor in (self.ids, self.values, self.rest))
+        return StoredOutputs(ids, values, rest, {layer: change(states) for layer, states in self.hidden.items()})
+
+
+@dataclass
 class Batch:
     """One micro-batch on its device; `make` derives most of it.
 
@@ -107,7 +143,8 @@ class Batch:
     token_index: (N,) int64, the real tokens' positions in the flattened (B·L,). masked_index: (M,) the masked ones', masked_in_tokens: (M,)
     their places in token_index. labels: (M,) int64, the original ids there. next_in_tokens: (K,) places in token_index of tokens with a
     next one, next_labels: (K,) its id. next_sentence_labels: (B,) int64, 1 for a random second segment, or None.
-    counts: how many of each unit there are. micro_index: which micro-batch of the global batch this is.
+    counts: how many of each unit there are. micro_index: which micro-batch of the global batch this is. stored: what a teacher that was
+    run before said of it, or None.
     """
 
     input_ids: torch.Tensor
@@ -123,11 +160,12 @@ class Batch:
     counts: dict[Unit, int]
     has_padding: bool
     micro_index: int
+    stored: StoredOutputs | None = None
 
     @classmethod
     def make(
         cls, input_ids: torch.Tensor, token_type_ids: torch.Tensor, mask: torch.Tensor, masked_index: torch.Tensor, labels: torch.Tensor,
-        next_sentence_labels: torch.Tensor | None = None, micro_index: int = 0,
+        next_sentence_labels: torch.Tensor | None = None, micro_index: int = 0, stored: StoredOutputs | None = None,
     ) -> "Batch":
         """A micro-batch from CPU tensors. Every masked position must be a real token."""
         token_index = mask.flatten().nonzero().squeeze(1)
@@ -141,7 +179,8 @@ class Batch:
             input_ids=input_ids, token_type_ids=token_type_ids, mask=mask, token_index=token_index, masked_index=masked_index,
             masked_in_tokens=torch.searchsorted(token_index, masked_index), labels=labels,
             next_in_tokens=torch.searchsorted(token_index, next_index), next_labels=input_ids.flatten()[next_index + 1],
-            next_sentence_labels=next_sentence_labels, counts=counts, has_padding=len(token_index) < mask.numel(), micro_index=micro_index)
+            next_sentence_labels=next_sentence_labels, counts=counts, has_padding=len(token_index) < mask.numel(), micro_index=micro_index,
+            stored=stored)
 
     def to(self, device: torch.device) -> "Batch":
         """The same micro-batch on `device`; the copy overlaps with compute when the batch lies in pinned memory."""
@@ -150,10 +189,11 @@ class Batch:
     def pin_memory(self) -> "Batch":
         return self._each(torch.Tensor.pin_memory)
 
-    def _each(self, change: object) -> "Batch":
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         tensors = {name: getattr(self, name) for name in _TENSORS}
         moved = {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
-        return Batch(**moved, counts=self.counts, has_padding=self.has_padding, micro_index=self.micro_index)
+        return Batch(**moved, counts=self.counts, has_padding=self.has_padding, micro_index=self.micro_index,
+                     stored=None if self.stored is None else self.stored.each(change))
 
 
 @dataclass

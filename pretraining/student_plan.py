@@ -69,6 +69,7 @@ def plan_student(args: Args, teacher: ModelFolder | None, architecture: Architec
         raise UserError(f"--student_initialize {initialize}: its vocab_size is {plan.config['vocab_size']}, the teacher's "
                         f"{teacher.config['vocab_size']}, and both read one text; a student with the teacher's vocabulary works")
     _check_embedding_norm(args, plan)
+    _check_embeddings(args, plan)
     return plan
 
 
@@ -124,6 +125,20 @@ def _taken_over(args: Args, config: dict[str, Any], architecture: Architecture, 
             for other in architecture.names.get(name, ())[1:]:
                 config.pop(other, None)  # the flag is meant for all that the family has for it
     return config
+
+
+def _check_embeddings(args: Args, plan: StudentPlan) -> None:
+    """Fixed positions, and lines on embeddings that are to be frozen and are not there."""
+    row = plan.architecture
+    if args.model.sinusoidal_pos_embds:
+        if row.family != "distilbert" or plan.source != "scratch":
+            raise UserError("--sinusoidal_pos_embds: only a --model_type distilbert-mlm from scratch can have them; leave the flag out "
+                            "(--freeze_pos_embs keeps the positions that are copied)")
+        plan.config["sinusoidal_pos_embds"] = True
+    if args.distillation.freeze_pos_embs and row.positions is None:
+        plan.notes.append(f"--freeze_pos_embs: no effect: positions are no weights of {row.family}")
+    if args.distillation.freeze_token_type_embds and row.segments is None:
+        plan.notes.append(f"--freeze_token_type_embds: no effect: {row.family} has no token-type embeddings")
 
 
 def _from_folder(args: Args, folder: ModelFolder) -> StudentPlan:

@@ -42,15 +42,16 @@ class TrainedModule(nn.Module):
         stage = max((since for since in self._idle if since <= self.objective.progress), default=0.0)
         return self._idle.get(stage, [])
 
-    def terms(self, batch: Batch, teacher: Signals | None) -> dict:
-        """Term name -> (weight, term) of the present stage."""
-        return self.objective(self.student(batch, self.objective.needs.student), teacher, batch)
+    def terms(self, batch: Batch, teacher: Signals | None) -> tuple[dict, Signals]:
+        """(term name -> (weight, term) of the present stage, the student's signals that they are made of)."""
+        student = self.student(batch, self.objective.needs.student)
+        return self.objective(student, teacher, batch), student
 
     def forward(
         self, batch: Batch, teacher: Signals | None, counts: dict[Unit, float],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         total, shares = None, {}
-        for name, (weight, term) in self.terms(batch, teacher).items():
+        for name, (weight, term) in self.terms(batch, teacher)[0].items():
             share = term.sum / max(1.0, term.count(counts))
             shares[name] = share.detach()
             total = weight * share if total is None else total + weight * share

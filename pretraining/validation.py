@@ -1,15 +1,20 @@
-"""Held-out loss: a true mean over a fixed set, as sums over counts across ranks."""
+"""Held-out losses, accuracies and perplexity: true means over a fixed set, as sums over counts across ranks.
+
+Pipelines that measure on the text they train on tell how well it is remembered; this is the test shards' text.
+"""
 
 import math
 
 import torch
 
+from pretraining.accuracy import right_answers
 from pretraining.batches.loader import validation_batches
 from pretraining.batches.samples import ShardReader
 from pretraining.control import Control
 from pretraining.models.teacher import Teacher
 from pretraining.precision import Precision
-from pretraining.signals import UNITS
+from pretraining.signals import UNITS, Signals
+from pretraining.teacher_cache.teacher import StoredTeacher
 from pretraining.trained_module import TrainedModule
 
 
@@ -23,9 +28,11 @@ class Validator:
         self.control, self.precision, self.device = control, precision, device
 
     @torch.no_grad()
-    def measure(self, module: TrainedModule, teacher: Teacher | None, limit: int | None = None) -> dict[str, float]:
-        """{"loss": weighted sum, "loss/TERM": mean of each term} of the parts that are learnt from now. All ranks call it together.
+    def measure(self, module: TrainedModule, teacher: Teacher | StoredTeacher | None, limit: int | None = None) -> dict[str, float]:
+        """What the parts that are learnt from now come to. All ranks call it together.
 
+        "loss": weighted sum; "loss/TERM": mean of each term; where a head is run, "accuracy/mlm" and "accuracy/nsp" (of the student) and
+        "accuracy/teacher_mlm": shares of right answers; "perplexity/clm": exp of that loss.
         `limit` bounds each rank's micro-batches (--dry_run).
         """
         module.eval()
@@ -40,8 +47,11 @@ class Validator:
             needs = module.teacher_needs
             signals = teacher(on_device, needs) if needs is not None else None
             with self.precision.autocast(self.device):
-                terms = module.terms(on_device, signals)
-            for name, (weight, term) in terms.items():
+                terms, student = module.terms(on_device, signals)
+            told = {f"loss/{name}": entry for name, entry in terms.items()}
+            for prefix, model in (("accuracy/", student), ("accuracy/teacher_", signals or Signals())):
+                told |= {f"{prefix}{name}": (0.0, term) for name, term in right_answers(model, on_device).items()}
+            for name, (weight, term) in told.items():
                 layout[name] = (weight, term.unit, term.per_unit)
                 sums[name] = sums.get(name, 0) + term.sum.double()
             for unit in UNITS:
@@ -54,11 +64,21 @@ class Validator:
 def _means(parts: list[tuple[dict[str, tuple], dict]]) -> dict[str, float]:
     """Join the ranks' sums and counts; a rank may have had no batch, so the terms are those that any rank met."""
     totals = {unit: sum(counts[unit] for _, counts in parts) for unit in UNITS}
-    losses: dict[str, float] = {}
+    means: dict[str, float] = {}
     weighted = []
     for name in dict.fromkeys(name for own, _ in parts for name in own):
         met = [own[name] for own, _ in parts if name in own]
         _, weight, unit, per_unit = met[0]
-        losses[f"loss/{name}"] = math.fsum(entry[0] for entry in met) / max(1, totals[unit] * per_unit)
-        weighted.append(weight * losses[f"loss/{name}"])
-    return {"loss": math.fsum(weighted), **losses}
+        means[name] = math.fsum(entry[0] for entry in met) / max(1, totals[unit] * per_unit)
+        weighted.append(weight * means[name])
+    if "loss/clm" in means:
+        means["perplexity/clm"] = perplexity(means["loss/clm"])
+    return {"loss": math.fsum(weighted), **means}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean cross-entropy in nats; inf beyond what a float holds."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

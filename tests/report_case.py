@@ -78,8 +78,9 @@ def row(model: str, folder: Path, task: str, value: float, seed: int = 1, role: 
         place = {"fraction": state["progress"], "step": state["step"], "hours": state["hours"], "validation_loss": 0.1}
     return {"model": model, "role": role, "folder": str(folder), "task": task, "task_version": 1, **place, "headline": headline,
             "seed": seed, "settings": {**SETTINGS, "seed": seed}, "protocol": QUICK, "weights_sha256": fingerprint(folder),
-            "data_sha256": "da7a" * 16, "mode": "fine_tuning", "teacher_sha256": None, "start": None, "metrics": {headline: value},
-            "constant_metrics": {headline: FLOORS[task]}, "diverged": False, "selected_on_dev": False, "best_step": None,
+            "metric_names": [headline], "data_sha256": "da7a" * 16, "mode": "fine_tuning",
+            "teacher_sha256": None, "start": None, "metrics": {headline: value},
+            "constant_metrics": {headline: FLOORS[task]}, "diverged": False, "selected_on_dev": False, "best_step": None, "history": [],
             "train_size": 2500, "dev_size": 872, "train_seconds": 36.0, "precision": "fp32", "device": "cpu", "new_weights": [],
             "parameters": 1000, "versions": {"torch": "2.13.0", "transformers": "5.23.0"}, **more}
 

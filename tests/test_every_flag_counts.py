@@ -32,13 +32,14 @@ OTHER_WORDS = {
     "tokenizer_name": "elsewhere", "teacher_path": "elsewhere", "method": "hidden_mse,mlm:0.5", "layer_selection": "1,3",
     "student_layer_selection": "2", "student_initialize": "elsewhere", "student_layers": "0,2,4,6,8,10",
     "finetune_time_markers": "0.5", "clock": "simulated:2", "load_training_checkpoint": "elsewhere", "load_checkpoint_id": "latest",
-    "deadline": "2999-01-01T00:00", "token_counts": "elsewhere",
+    "deadline": "2999-01-01T00:00", "token_counts": "elsewhere", "teacher_cache": "elsewhere",
     "fearture_learn": "x", "model_name_or_path": "x", "config_name": "x", "cache_dir": "x", "pretrain_run_args": "x", "fp16_opt": "O1",
 }
 # What beside the command of file 004 makes another value of a flag legal (False: left out).
 COMPANIONS: dict[str, dict] = {
     "temperature": {"method": "hidden_mse,logit"}, "do_validation": {"use_early_stopping": False},
     "logit_positions": {"method": "hidden_mse,logit"}, "truncation_factor": {"method": "hidden_mse,soft_ce"},
+    "truncated_target": {"method": "hidden_mse,soft_ce", "truncation_factor": "10"},
     "relation_heads": {"method": "minilm_v2"}, "contrastive_width": {"method": "crd"}, "contrastive_temperature": {"method": "crd"},
     "second_stage": {"method": "att_val_two_stage"}, "load_checkpoint_id": {"load_training_checkpoint": "elsewhere"},
     "allow_changes": {"resume": None}, "mlm_smoothing": {"token_counts": "elsewhere"},

@@ -1,8 +1,6 @@
 """One seed gives one training: whatever else is computed beside it, in which process, and with how many threads."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +43,12 @@ def same(one, other):
 
 
 def test_what_is_computed_beside_the_training_does_not_change_it(model, plain, tmp_path):
-    watched = fine_tune(model, DATA, replace(SHORT, eval_strategy="steps", eval_steps=2))
+    said = []
+    watched = fine_tune(model, DATA, replace(SHORT, eval_strategy="steps", eval_steps=2), say=said.append)
     assert [row["step"] for row in watched.history] == [2, 4, 6]
+    assert said == [f"step {row['step']}: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in row["metrics"].items())
+                    for row in watched.history]
+    assert said[0].startswith("step 2: accuracy ") and ", f1/mismatched " in said[0]
     assert same(watched, plain)
     assert same(fine_tune(model, DATA, replace(SHORT, eval_strategy="epoch"), save_to=tmp_path / "kept"), plain)
     tested = fine_tune(model, replace(DATA, test={"matched": examples(8, 4, labelled=False)}), SHORT)
@@ -58,7 +60,7 @@ def test_what_is_computed_beside_the_training_does_not_change_it(model, plain, t
 
 def train_on_two_threads(folder):
     """Accumulation, evaluations and dropout included; (losses, outputs) as text, which holds every digit."""
-    settings = replace(SHORT, per_device_train_batch_size=8, gradient_accumulation_steps=2, eval_strategy="epoch")
+    settings = replace(SHORT, per_device_train_batch_size=8, gradient_accumulation_steps=2, eval_strategy="epoch", max_train_samples=32)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -68,18 +70,15 @@ def train_on_two_threads(folder):
     return json.dumps([done.losses, {name: rows.tolist() for name, rows in done.outputs.items()}])
 
 
-def test_another_process_gives_the_same_with_two_threads(model):
-    program = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from test_fine_tuning_is_the_same_to_the_bit import train_on_two_threads; print(train_on_two_threads(Path(sys.argv[2])))"
-    )
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", program, str(here), str(model)]
-    done = subprocess.run(command, cwd=here.parent, env=os.environ | {"OMP_NUM_THREADS": "2"},
-                          text=True, capture_output=True, timeout=120, check=True)
-    losses, outputs = json.loads(done.stdout)
-    assert len(losses) == 12 and len(outputs["mismatched"]) == 24
-    assert done.stdout.strip() == train_on_two_threads(model) == train_on_two_threads(model)
+def train_in_a_process_of_its_own():
+    print(train_on_two_threads(Path(sys.argv[1])))
+
+
+def test_another_process_gives_the_same_with_two_threads(model, zygote):
+    done = zygote.run([str(model)], call=f"{__name__}:{train_in_a_process_of_its_own.__name__}").stdout()
+    losses, outputs = json.loads(done)
+    assert len(losses) == 4 and len(outputs["mismatched"]) == 24
+    assert done.strip() == train_on_two_threads(model) == train_on_two_threads(model)
 
 
 def test_what_loading_draws_does_not_change_dropout(model, plain, monkeypatch):

@@ -1,6 +1,7 @@
 """Fine-tuning learns, gives the same from one seed, and scores the weights that were saved and no others."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +179,13 @@ def test_a_head_from_earlier_fine_tuning_is_not_used(place, learned, model, sst2
     assert torch.equal(net.classifier.weight, load_with_new_head(model, sst2.task, seed=7)[0].classifier.weight)
     three = replace(sst2.task, label_names=("a", "b", "c"))
     assert load_with_new_head(place / "saved", three, seed=7)[0].classifier.weight.shape == (3, 32)
+    # Not either where config.json does not say that there is one.
+    unsaid = shutil.copytree(place / "saved", place / "unsaid")
+    config = json.loads((unsaid / "config.json").read_text())
+    del config["architectures"]
+    (unsaid / "config.json").write_text(json.dumps(config))
+    again, _, new = load_with_new_head(unsaid, sst2.task, seed=7)
+    assert new == ["classifier.bias", "classifier.weight"] and torch.equal(again.classifier.weight, net.classifier.weight)
 
 
 def test_lost_encoder_weights_are_an_error(tmp_path, sst2):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -14,6 +15,7 @@ from tiny_glue import make_model, sentences
 from tiny_squad import make_span_data
 
 from dataset.errors import UserError
+from evaluation.fine_tuning import teacher
 from evaluation.fine_tuning.losses import MASKED, label_loss, teacher_loss
 from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.fine_tuning.training import fine_tune, score_only
@@ -52,8 +54,6 @@ def place(tmp_path_factory):
 
 
 def change_config(source, target, **changes):
-    import shutil
-
     shutil.copytree(source, target)
     config = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps({key: value for key, value in (config | changes).items() if value is not None}))
@@ -141,6 +141,35 @@ def test_the_first_update_has_the_loss_of_the_formula(place):
         (student,), (teacher,) = heads_output(place / "student", text, 3, SCORE), heads_output(place / "number_teacher", text)
         each.append(0.3 * (student - label) ** 2 + 0.7 * (student - teacher) ** 2)
     assert ours == pytest.approx(np.mean(each), rel=2e-6)
+
+
+def test_a_teacher_is_asked_once_for_all_seeds(place, tmp_path, monkeypatch):
+    """And again as soon as anything differs that decides what it says; what is remembered is what it would say."""
+    asked = []
+    load = teacher.load_with_own_head
+    monkeypatch.setattr(teacher, "load_with_own_head", lambda *arguments: (asked.append(arguments), load(*arguments))[1])
+    teacher._remembered.clear()
+    folder = change_config(place / "teacher", tmp_path / "teacher")
+    data = replace(DATA, train=DATA.train.first(64))
+
+    def losses(**changes):
+        return fine_tune(place / "student", data, replace(SHORT, num_train_epochs=1, **changes), teacher=folder, say=quiet).losses
+
+    first = [losses(seed=seed) for seed in (1, 2, 3)]
+    assert len(asked) == 1 and len(teacher._remembered) == 1
+    assert losses(seed=2, alpha=0.9) != first[1] and len(asked) == 1
+    teacher._remembered.clear()
+    assert losses(seed=2) == first[1] and len(asked) == 2
+    changes = ({"max_seq_length": 8}, {"per_device_eval_batch_size": 8}, {"max_steps": 1}, {"max_train_samples": 32})
+    for number, change in enumerate(changes):
+        assert losses(seed=2, **change) and len(asked) == 3 + number
+    data = replace(data, train=replace(data.train, texts=(data.train.texts[0][::-1],)))
+    assert losses(seed=2) and len(asked) == 7
+    assert losses(seed=3) and len(asked) == 7
+    other = reorder(folder, tmp_path / "other", [2, 0, 1])
+    shutil.copyfile(other / "model.safetensors", folder / "model.safetensors")
+    assert losses(seed=3) and len(asked) == 8
+    assert len(teacher._remembered) == teacher.REMEMBERED
 
 
 def test_a_student_learns_without_labels_what_its_teacher_says(place):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -160,14 +161,13 @@ def test_a_full_disk_loses_no_score_and_full_memory_is_one_line(tmp_path, monkey
     data = replace(KINDS["regression"], dev={"dev": KINDS["regression"].train})
     want, said = training.fine_tune(folder, data, QUICK), []
 
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("transformers.PreTrainedModel.save_pretrained", full)
-        done = training.fine_tune(folder, data, QUICK, save_to=tmp_path / "kept" / "here", say=said.append)
-    assert done.losses == want.losses and not list((tmp_path / "kept").iterdir())
-    assert said[-1:] == [f"{tmp_path}/kept/here: the fine-tuned model could not be kept (No space left on device)"]
+    # The second is what a library may make of the first.
+    for error, why in ((OSError(28, "No space left on device"), "No space left on device"), (KeyError("header"), "KeyError: 'header'")):
+        with monkeypatch.context() as patch:
+            patch.setattr("transformers.PreTrainedModel.save_pretrained", Mock(side_effect=error))
+            done = training.fine_tune(folder, data, QUICK, save_to=tmp_path / "kept" / "here", say=said.append)
+        assert done.losses == want.losses and not list((tmp_path / "kept").iterdir())
+        assert said[-1:] == [f"{tmp_path}/kept/here: the fine-tuned model could not be kept ({why})"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be made \("):
         training.fine_tune(folder, data, QUICK, save_to=tmp_path / "file" / "here")
@@ -178,6 +178,25 @@ def test_a_full_disk_loses_no_score_and_full_memory_is_one_line(tmp_path, monkey
     monkeypatch.setattr(training, "train", too_much)
     with pytest.raises(UserError, match="cpu: out of memory; a smaller --per_device_train_batch_size"):
         training.fine_tune(folder, data, QUICK)
+
+
+def test_a_task_of_test_sets_alone_is_predicted(tmp_path):
+    """As GLUE's diagnostic set is without its labels."""
+    from evaluation.fine_tuning.training import fine_tune, score_only
+
+    folder = make_encoder(tmp_path / "model", "bert")
+    whole = KINDS["classification"]
+    texts = Examples(whole.train.texts, None)
+    for kind, data in (("classification", replace(whole, test={"test": texts})), ("span", replace(KINDS["span"], test={"test": SPANS}))):
+        done = fine_tune(folder, data, QUICK, save_to=tmp_path / kind)
+        assert (done.metrics, done.constant_metrics, done.outputs, done.dev_size) == ({}, {}, {}, 0) and len(done.test_outputs["test"]) == 6
+        again = score_only(tmp_path / kind, replace(data, train=data.train.first(0)), QUICK)
+        assert (again.metrics, again.constant_metrics, again.outputs, again.dev_size) == ({}, {}, {}, 0) and not again.diverged
+        assert str(again.test_outputs) == str(done.test_outputs)
+    data = replace(whole, test={"test": texts})
+    with pytest.raises(UserError, match="--eval_strategy epoch: RTE has no dev set here to score; no would work"):
+        fine_tune(folder, data, replace(QUICK, eval_strategy="epoch"))
+    assert fine_tune(folder, data, replace(QUICK, learning_rate=1e30, max_grad_norm=0.0)).diverged
 
 
 def test_every_setting_has_a_range():

@@ -30,7 +30,6 @@ class Course:
 
     def score(self, markers):
         self.scored += [marker.name for marker in markers]
-        return [{"model": marker.name, "weights": (marker.folder / "model.safetensors").read_bytes()} for marker in markers]
 
     def sleep(self, _):
         self.acts.pop(0)()
@@ -44,8 +43,8 @@ def test_markers_are_scored_as_they_appear_until_the_run_has_ended(tmp_path):
     run_dir.mkdir()
     course = Course(run_dir, lambda: make_run(run_dir, [FIRST]), lambda: end(run_dir, "signal"), lambda: make_run(run_dir, [SECOND]),
                     lambda: end(run_dir, "time_budget"))
-    rows = course.watch()
-    assert course.scored == NAMES == [row["model"] for row in rows]
+    course.watch()
+    assert course.scored == NAMES
     assert sum("waiting for the next" in line for line in course.said) == 3 and "has ended (time_budget), 2 markers" in course.said[-1]
 
 
@@ -59,8 +58,8 @@ def test_a_marker_that_a_resumed_run_wrote_anew_is_scored_anew(tmp_path):
         end(run_dir, "time_budget")
 
     course = Course(run_dir, again)
-    rows = course.watch()
-    assert course.scored == [*NAMES, NAMES[1]] and [row["model"] for row in rows] == NAMES, "the old weights' rows are left out"
+    course.watch()
+    assert course.scored == [*NAMES, NAMES[1]]
 
 
 def test_a_marker_that_cannot_be_scored_costs_itself_alone(tmp_path):
@@ -83,8 +82,8 @@ def test_a_marker_that_cannot_be_scored_costs_itself_alone(tmp_path):
 def test_a_watch_in_a_thread_of_its_own_sees_a_run_grow(tmp_path):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    course, found = Course(run_dir), []
-    thread = threading.Thread(target=lambda: found.extend(watch(run_dir, course.score, 0.01, course.said.append)))
+    course = Course(run_dir)
+    thread = threading.Thread(target=watch, args=(run_dir, course.score, 0.01, course.said.append))
     thread.start()
     make_run(tmp_path / "made", [FIRST, SECOND])
     (run_dir / "finetune").mkdir()
@@ -92,15 +91,18 @@ def test_a_watch_in_a_thread_of_its_own_sees_a_run_grow(tmp_path):
         (tmp_path / "made" / "finetune" / name).rename(run_dir / "finetune" / name)
     end(run_dir, "max_steps")
     thread.join(timeout=60)
-    assert [row["model"] for row in found] == NAMES
+    assert course.scored == NAMES and not thread.is_alive()
 
 
 def row(task, metrics, seed, headline, **changes):
     protocol = {"name": "quick", "version": 1, "sha256": "cd" * 32, "changed": [], "aggregate": "mean"}
-    made = {"model": "m", "role": "marker", "folder": "x", "task": task, "task_version": 1, "headline": headline, "seed": seed,
-            "settings": {"seed": seed}, "protocol": protocol, "weights_sha256": "w", "data_sha256": task, "mode": "fine_tuning",
-            "teacher_sha256": None, "start": None, "metrics": metrics, "constant_metrics": dict.fromkeys(metrics, 0.25),
-            "diverged": False, "selected_on_dev": False}
+    made = {
+        "model": "m", "role": "marker", "folder": "x", "task": task, "task_version": 1, "headline": headline, "seed": seed,
+        "settings": {"seed": seed}, "metric_names": list(metrics), "precision": "fp32", "device": "cpu", "grid_point": {}, "train_size": 9,
+        "dev_size": {"MNLI": 9815, "STS-B": 1500, "RTE": 277}.get(task, 8), "protocol": protocol, "weights_sha256": "w",
+        "data_sha256": task, "mode": "fine_tuning", "teacher_sha256": None, "start": None, "metrics": metrics,
+        "constant_metrics": dict.fromkeys(metrics, 0.25), "diverged": False, "selected_on_dev": False,
+    }
     return made | changes
 
 
@@ -146,6 +148,36 @@ def test_a_card_says_its_scores_as_the_hub_reads_them(tmp_path):
     values = {r.metric_type: r.metric_value for r in card.data.eval_results}
     assert values == {"accuracy": 0.4, "spearmanr": 0.7, "pearsonr": 0.6}, "a new value replaces its own"
     assert (folder / "README.md").read_text().count("## Scores") == 1
+
+
+def test_scores_that_differ_in_how_or_on_what_stand_beside_each_other(tmp_path):
+    folder = make_model(tmp_path / "export")
+    rows = [row("RTE", {"accuracy": 0.6}, 1, "accuracy"), row("RTE", {"accuracy": 0.7}, 1, "accuracy", teacher_sha256="t"),
+            row("RTE", {"accuracy": 0.65}, 1, "accuracy", mode="as_it_is"),
+            row("RTE", {"accuracy": 0.9}, 1, "accuracy", dev_size=20, data_sha256="x"),
+            row("SQuAD-2.0", {"exact": 0.5, "exact/no_answer": 0.4}, 1, "exact")]
+    update_card(folder, rows, TASKS)
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    assert sorted(r.metric_value for r in results if r.dataset_type == "glue") == [0.6, 0.65, 0.7]
+    (part,) = [r for r in results if r.metric_value == 0.9]
+    assert part.dataset_config is None and "not the official dev set" in part.dataset_type and part.dataset_args["dev_examples"] == 20
+    assert {r.metric_name: r.metric_value for r in results if "squad" in r.dataset_type} == {"exact": 0.5, "exact/no_answer": 0.4}
+    text = (folder / "README.md").read_text()
+    assert text.count("| RTE | accuracy |") == 4 and "distilled from a teacher" in text
+
+
+@pytest.mark.parametrize("given", ["args: en", "args: [1]"])
+def test_a_card_of_another_hand_is_kept_or_refused_in_one_line(tmp_path, given):
+    folder = make_model(tmp_path / "export")
+    index = ("model-index:\n- name: other\n  results:\n  - task: {type: text-classification}\n    dataset: {name: x, type: glue}\n"
+             f"    metrics:\n    - {{type: accuracy, value: 0.5, {given}}}\n")
+    (folder / "README.md").write_text(f"---\n{index}---\n# x\n")
+    try:
+        update_card(folder, [row("RTE", {"accuracy": 0.6}, 1, "accuracy")], TASKS)
+    except UserError as error:
+        assert "README.md: its metadata cannot be read" in str(error)
+    else:
+        assert {r.metric_value for r in ModelCard.load(folder / "README.md").data.eval_results} == {0.5, 0.6}
 
 
 def test_a_card_that_cannot_be_read_or_is_not_there(tmp_path):

@@ -18,7 +18,7 @@ def row(model="student", task="RTE", seed=1, value=0.6, **changes):
         "model": model, "role": "model", "folder": f"/models/{model}", "task": task, "task_version": 1, "headline": "accuracy",
         "seed": seed, "settings": settings, "protocol": PROTOCOL, "weights_sha256": model, "data_sha256": task, "mode": "fine_tuning",
         "teacher_sha256": None, "start": None, "metrics": {"accuracy": value}, "constant_metrics": {"accuracy": 0.5}, "diverged": False,
-        "selected_on_dev": False,
+        "selected_on_dev": False, "precision": "fp32", "device": "cpu", "grid_point": {}, "train_size": 9, "dev_size": 8,
     }
     return made | changes
 
@@ -66,8 +66,11 @@ def test_seeds_that_diverged_are_named_and_left_out():
     (lost,) = summarise([row(model="lost", seed=1, diverged=True)])
     assert lost.value is None and lost.metrics == {}
     text = table([score, lost])
-    assert "65.0" in text.replace("±", " ") and "some seeds diverged" in text
-    # A grid point that diverged never beats one that did not.
+    assert "65.0 ±7.1!" in text and "! RTE of student: seeds 1 diverged and are left out" in text and "RTE of lost: seeds 1 div" in text
+    # A grid point with a seed that diverged never beats one without.
+    half = [row(seed=1, value=0.9, learning_rate=1.0), row(seed=2, diverged=True, learning_rate=1.0)]
+    (steady,) = summarise([*half, row(seed=1, value=0.2), row(seed=2, value=0.3)])
+    assert steady.value == 0.25
     (best,) = summarise([row(seed=1, diverged=True, learning_rate=1.0), row(seed=1, value=0.2)])
     assert best.value == 0.2
 

@@ -57,6 +57,7 @@ def naive(shards: list, chosen: list[tuple[int, int]]) -> dict[str, float]:
     """Sample by sample through plain transformers models, sums in float64."""
     student, teacher = make_model(layers=2, seed=1), make_model(seed=2)
     sums, tokens, masked = dict.fromkeys(("hidden_mse/0-1", "hidden_mse/1-3", "logit", "mlm"), 0.0), 0, 0
+    right = {"accuracy/mlm": 0, "accuracy/teacher_mlm": 0}
     for shard, row in chosen:
         rows = reader(shards).read([Segment(0, shard, np.array([row]))])
         real, used = int(rows.mask.sum()), int(rows.predictions[0])
@@ -72,10 +73,14 @@ def naive(shards: list, chosen: list[tuple[int, int]]) -> dict[str, float]:
         sums["logit"] += TEMPERATURE**2 * (log_p.exp() * (log_p - log_q)).sum().item()
         scores = torch.log_softmax(s.logits[0, positions].double(), -1)
         sums["mlm"] -= sum(scores[i, label].item() for i, label in enumerate(rows.labels[0, :used]))
+        for name, out in zip(right, (s, t), strict=True):
+            right[name] += sum(int(out.logits[0, position].double().argmax()) == label
+                               for position, label in zip(positions, rows.labels[0], strict=False))
         tokens, masked = tokens + real, masked + used
     means = {f"loss/{name}": total / (tokens if "hidden" in name else masked) for name, total in sums.items()}
     weights = {part.name: part.weight for part in METHODS}
-    return {"loss": math.fsum(weights[name.split("/")[1]] * mean for name, mean in means.items()), **means}
+    return {"loss": math.fsum(weights[name.split("/")[1]] * mean for name, mean in means.items()), **means,
+            **{name: hits / masked for name, hits in right.items()}}
 
 
 def everything(shards: list) -> list[tuple[int, int]]:

@@ -22,7 +22,8 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 def objective(name: str, temperature: float = 1.0, all_positions: bool = False, truncation_factor: int | None = None):
     shape = Shape(2, 8, 2)
     return objective_class(name)(name, ObjectiveContext(
-        shape, shape, temperature=temperature, all_positions=all_positions, truncation_factor=truncation_factor))
+        shape, shape, temperature=temperature, all_positions=all_positions, truncated_target="unnormalised",
+        truncation_factor=truncation_factor if name == "soft_ce" else None))
 
 
 def draw(rows: int, dtype=torch.float32, scale: float = 3.0, seed: int = 0, vocabulary: int = VOCABULARY) -> tuple:

@@ -46,7 +46,7 @@ def test_several_models_and_seeds_are_one_table(place, capsys):
     said = capsys.readouterr().out
     assert "--group_name x: no effect: scores are kept in glue.json" in said and "--fp16_full_eval true: no effect" in said
     assert "±" in said and "average of 2" in said and "settings from flags" in said
-    assert (place / "compared" / "glue.csv").read_text().count("\n") == 5 and not (place / "compared" / "glue.png").exists()
+    assert (place / "compared" / "glue.csv").read_text().count("\n") == 5 and (place / "compared" / "glue.png").is_file()
     assert not (place / "a" / "README.md").exists(), "a folder that is no export of ours is left alone"
 
 
@@ -56,7 +56,7 @@ def test_a_run_with_its_teacher_a_watch_and_cards(place, capsys):
     rows = json.loads((place / "run" / "glue.json").read_text())
     assert {(row["model"], row["role"]) for row in rows} == {
         ("progress_0.5_step_10", "marker"), ("progress_1.0_step_20", "marker"), ("teacher", "teacher")}
-    assert rows[0]["protocol"]["changed"] == ["num_train_epochs", "max_seq_length", "precision", "seeds"]
+    assert rows[0]["protocol"]["changed"] == ["max_seq_length", "num_train_epochs", "precision"]
     card = ModelCard.load(place / "run" / "finetune" / "progress_1.0_step_20" / "README.md")
     (result,) = card.data.eval_results
     assert result.metric_args["protocol"] == "quick v1" and result.metric_args["seeds"] == [1, 2]
@@ -76,7 +76,7 @@ def test_small_tasks_start_from_mnli_only_when_asked_and_say_so(place, capsys):
     assert set(by_task["MNLI", False]["metrics"]) == {"accuracy", "accuracy/mismatched"}
     assert by_task["AX", True]["train_size"] == 0 and "matthews" in by_task["AX", True]["metrics"]
     assert "(from MNLI)" in capsys.readouterr().out
-    saved = list((place / "mnli" / "started_from").iterdir())
+    saved = list((place / "mnli" / "models" / "a" / "MNLI").iterdir())
     assert len(saved) == 1 and (saved[0] / "model.safetensors").is_file()
     submitted = {path.name: path.read_text().splitlines() for path in (place / "mnli" / "submissions").rglob("*.tsv")}
     assert set(submitted) == {"RTE.tsv", "AX.tsv"}
@@ -86,10 +86,40 @@ def test_small_tasks_start_from_mnli_only_when_asked_and_say_so(place, capsys):
     assert again == rows and capsys.readouterr().out.count("already scored, skipped") == 2
 
 
+def test_a_start_that_is_scored_too_is_trained_once_and_a_test_set_without_labels_is_predicted(place, capsys):
+    glue_dir = place / "unlabelled"
+    (glue_dir / "diagnostic").mkdir(parents=True)
+    (glue_dir / "MNLI").symlink_to(place / "glue" / "MNLI")
+    (glue_dir / "diagnostic" / "diagnostic.tsv").symlink_to(place / "glue" / "diagnostic" / "diagnostic.tsv")
+    rows = glue(place, "--model_name_or_path", place / "b", "--task_name", "mnli,ax", "--glue_dir", glue_dir, "--do_train", "--do_predict",
+                output="once")
+    assert [row["task"] for row in rows] == ["MNLI", "AX"] and rows[1]["metrics"] == {}
+    said = capsys.readouterr().out
+    assert "[2 of 2]" in said and "predicted, with no labels to score" in said
+    assert {path.name for path in (place / "once" / "submissions").rglob("*.tsv")} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
+
+
+def test_without_a_test_set_nothing_is_submitted_nothing_is_done_twice_and_it_is_said(place, capsys):
+    flags = ["--model_name_or_path", place / "b", "--task_name", "sst2", "--glue_dir", place / "glue", "--do_train", "--do_predict"]
+    glue(place, *flags, output="no_test")
+    assert "SST-2: no test set beside its dev set, so nothing is predicted" in capsys.readouterr().out
+    glue(place, *flags, output="no_test")
+    assert "already scored, skipped" in capsys.readouterr().out
+
+
+def test_a_model_that_fails_costs_the_others_nothing(place):
+    (make_model(place / "lfs") / "model.safetensors").unlink()
+    (place / "lfs" / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"1 of 2 fine-tunings failed, the others are kept .*: SST-2  lfs seed 42"):
+        glue(place, "--models", place / "lfs", place / "b", "--task_name", "sst2", "--glue_dir", place / "glue", output="one_fails")
+    assert [row["model"] for row in json.loads((place / "one_fails" / "glue.json").read_text())] == ["b"]
+    assert ",b," in (place / "one_fails" / "glue.csv").read_text().replace("\nb,", "\n,b,")
+
+
 def test_a_model_is_scored_as_it_is_with_its_own_head(place):
     flags = ["--task_name", "sst2", "--glue_dir", place / "glue"]
     trained = glue(place, "--model_name_or_path", place / "a", *flags, "--save_models", output="kept")
-    saved = place / "kept" / "models" / "a" / "SST-2" / "seed_42"
+    (saved,) = (place / "kept" / "models" / "a" / "SST-2").iterdir()
     rows = glue(place, "--model_name_or_path", saved, *flags, "--do_eval", output="kept")
     assert rows[-1]["mode"] == "as_it_is" and rows[-1]["metrics"] == trained[0]["metrics"]
     for name in ("a", "b"):
@@ -108,6 +138,9 @@ def test_own_tasks_by_yaml_or_by_two_files(place):
                                         "label: label\nmetrics: [accuracy, f1]\n")
     rows = glue(place, "--model_name_or_path", place / "a", "--task_file", place / "reviews.yaml", output="own")
     assert rows[0]["task"] == "reviews" and set(rows[0]["metrics"]) == {"accuracy", "f1"} and rows[0]["dev_size"] == 16
+    (place / "reviews.yaml").write_text((place / "reviews.yaml").read_text().replace("[accuracy, f1]", "[matthews]"))
+    rows = glue(place, "--model_name_or_path", place / "a", "--task_file", place / "reviews.yaml", output="own")
+    assert set(rows[-1]["metrics"]) == {"matthews"} and len(rows) == 2, "other metrics are another score"
     rows = glue(place, "--model_name_or_path", place / "a", "--train_file", place / "train.jsonl", "--validation_file", place / "dev.jsonl",
                 output="own_files")
     assert rows[0]["dev_size"] == 16 and rows[0]["metrics"]["accuracy"] >= 0

@@ -10,9 +10,10 @@ from evaluation.fine_tuning import training
 from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.scoring.candidates import Candidate, find_markers, named_candidate, run_state
 from evaluation.scoring.jobs import Source
+from evaluation.scoring.plan import Wanted
 from evaluation.scoring.protocols import flags_only
 from evaluation.scoring.results import read_results
-from evaluation.scoring.score import Scorer, Wanted
+from evaluation.scoring.score import Scorer
 from evaluation.tasks.table import select_tasks
 
 QUICK = {"num_train_epochs": 1, "max_seq_length": 32, "precision": "fp32", "max_train_samples": 32}
@@ -159,14 +160,15 @@ def test_one_that_fails_is_named_and_the_others_go_on(run_dir, glue_dir, monkeyp
 
     def fails_at_the_second(folder, *rest, **more):
         if folder.name == IN_ORDER[1]:
-            raise RuntimeError("out of memory\nand more")
+            raise LookupError("out of memory\nand more")
         return real(folder, *rest, **more)
 
     monkeypatch.setattr(training, "fine_tune", fails_at_the_second)
-    told = f"1 of 3 fine-tunings failed, .*SST-2  {IN_ORDER[1]} seed 42: RuntimeError: out of memory and more"
-    with pytest.raises(UserError, match=told):
-        score(find_markers(run_dir), glue_dir, run_dir)
-    assert [row["model"] for row in read_results(run_dir)] == [IN_ORDER[0], IN_ORDER[2]]
+    protocol = flags_only(FineTuningSettings(**QUICK), (42,))
+    scorer = Scorer(select_tasks(["sst2"]), protocol, Wanted(run_dir, Source(glue_dir), devices="cpu"), lambda line: None)
+    rows = scorer.score(find_markers(run_dir))
+    assert [row["model"] for row in rows] == [IN_ORDER[0], IN_ORDER[2]] == [row["model"] for row in read_results(run_dir)]
+    assert scorer.failures == [f"SST-2  {IN_ORDER[1]} seed 42: LookupError: out of memory and more"] and scorer.done == 3
 
 
 def test_two_processes_give_the_scores_of_one(run_dir, glue_dir, tmp_path):
@@ -189,18 +191,26 @@ def test_saved_models_are_made_where_they_are_missing(run_dir, glue_dir, trainin
     for expected in (2, 2):
         score(models, glue_dir, tmp_path / "out", save_models=True)
         assert len(trainings) == expected
-        assert (tmp_path / "out" / "models" / IN_ORDER[0] / "SST-2" / "seed_42" / "model.safetensors").is_file()
+        (folder,) = (tmp_path / "out" / "models" / IN_ORDER[0] / "SST-2").iterdir()
+        assert folder.name.startswith("seed_42_") and (folder / "model.safetensors").is_file()
+    # Other settings leave another model.
+    score(models, glue_dir, tmp_path / "out", save_models=True, settings={"learning_rate": 1e-3})
+    assert len({path.read_bytes() for path in folder.parent.glob("*/model.safetensors")}) == 2
     # A fine-tuned model is scored as it is, with the head it has, and then gives the same score again.
-    saved = Candidate("saved", tmp_path / "out" / "models" / IN_ORDER[0] / "SST-2" / "seed_42")
+    saved = Candidate("saved", folder)
     (as_it_is,) = score([saved], glue_dir, tmp_path / "out", seeds=(1, 2), mode="as_it_is")
-    assert as_it_is["mode"] == "as_it_is" and len(trainings) == 2
+    assert as_it_is["mode"] == "as_it_is" and len(trainings) == 3
     assert as_it_is["metrics"] == read_results(tmp_path / "out")[0]["metrics"]
+    said = []
+    score([saved], glue_dir, tmp_path / "out", seeds=(5,), mode="as_it_is", settings={"learning_rate": 1e-3}, say=said.append)
+    assert said == [f"SST-2  saved: accuracy {100 * as_it_is['metrics']['accuracy']:.1f}, already scored, skipped"], "neither matters"
 
 
 def test_a_damaged_result_file_is_an_error_before_training(run_dir, glue_dir, trainings):
     (run_dir / "glue.json").write_text('[{"model": "a"')
-    with pytest.raises(UserError, match=r"glue\.json: not JSON"):
-        score(find_markers(run_dir), glue_dir, run_dir)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"glue\.json: not JSON"):
+            score(find_markers(run_dir), glue_dir, run_dir, overwrite=overwrite)
     assert trainings == []
 
 

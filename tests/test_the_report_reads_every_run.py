@@ -134,7 +134,7 @@ def test_only_flags_that_differ_are_told(tmp_path):
     table = differing_flags(runs)
     found = {line.name: [cell.text for cell in line.cells] for line in table.lines}
     assert found == {"current_run_id": ["a", "b"], "lr": ["0.0001", "0.0002"], "aug": ["false", "0"], "extra": ["–", "x"]}
-    assert "other 9 flags are the same" in table.notes[0]
+    assert table.notes == ("The same in all of these runs: 9 other flags.",)
 
 
 def test_names_tell_runs_apart(tmp_path):
@@ -167,13 +167,16 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "empty", "file", "runs"]
 
 
-def test_a_run_without_scores_is_told_the_command(tmp_path, capsys):
+def test_a_run_without_scores_is_told_the_command_and_a_second_call_leaves_no_old_charts(tmp_path, capsys):
     run = make_run(tmp_path / "with a space")
     main([str(run)])
     text = (run / "report" / "report.html").read_text()
     assert f"python run_glue.py --run_dir &#39;{run}&#39; --task_name" in text
     assert capsys.readouterr().out.splitlines()[0] == str(run / "report" / "report.html")
     write_rows(run, marker_rows(run, ["RTE"], seeds=1))
+    charts = run / "report" / "report_charts"
+    (charts / "throughput.png").rename(charts / "old.png")
     main([str(run)])
+    assert sorted(path.name for path in charts.iterdir()) == ["learning_rate.png", "loss_term_hidden_mse.png", "rte.png", "throughput.png"]
     assert "run_glue.py --run_dir" not in (run / "report" / "report.html").read_text()
     assert not [path for path in (run / "report").iterdir() if path.name.startswith(".")]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cli_case import write_teacher
 from launching import ROOT, clean_environment
 from sweep_case import make_place, recipe
+from tiny_glue import write_squad, write_sst2
 
 from dataset.errors import UserError
 from evaluation.sweep.__main__ import main
@@ -16,15 +18,26 @@ from evaluation.sweep.recipe import read_recipe
 from evaluation.sweep.runs import make_runs
 
 INITS = [{"name": "last", "student_layers": "2,3"}, {"name": "first", "student_layers": [0, 1]}]
-SCORE = {"protocol": "quick", "task_name": "sst2"}
+SCORE = {"protocol": "quick", "task_name": "sst2", "glue_dir": "PLACE/glue", "max_seq_length": 32}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = make_place(tmp_path_factory.mktemp("mistakes"))
-    (place / "glue").mkdir()
+    write_teacher(place / "other")
+    write_squad(write_sst2(place / "glue", train=8, dev=4), train=4, dev=4)
+    write_teacher(place / "short", max_position_embeddings=16)
     (place / "base.yaml").write_text("overwrite: true\n", encoding="utf-8")
     return place
+
+
+def here(place, value):
+    """`value` with the folder of the tests in place of the word PLACE."""
+    if isinstance(value, dict):
+        return {key: here(place, one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [here(place, one) for one in value]
+    return value.replace("PLACE", str(place)) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize(("changes", "told"), [
@@ -65,22 +78,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"config": "PLACE/base.yaml"}, "overwrite belongs to one call and not to a run"),
     ({"flags": {"teacher_path": "nowhere"}}, "method=hidden_mse: --teacher_path nowhere: no such folder"),
     ({"launcher": "torchrun --nproc_per_node=3"}, "--train_batch_size 8 is not a multiple of --train_micro_batch_size_per_gpu 8 times 3"),
-    ({"score": {**SCORE, "protocl": 1}}, "score: unrecognized arguments: --protocl"),
+    ({"score": {**SCORE, "protocl": 1}}, "score: unknown flag --protocl; did you mean --protocol?"),
     ({"score": {**SCORE, "protocol": "quik"}}, "score: --protocol quik: no such protocol; did you mean quick?"),
     ({"score": {**SCORE, "task_name": "sst3"}}, "score: --task_name: unknown task 'sst3'"),
     ({"score": {**SCORE, "run_dir": "x"}}, "score: run_dir; a sweep sets it for each run"),
     ({"score": {**SCORE, "glue_dir": "nowhere"}}, "score: --glue_dir nowhere: no such folder"),
     ({"score": SCORE, "baselines": {"cut": "nowhere"}}, "score: --baseline cut=nowhere: nowhere: no such folder"),
+    ({"score": SCORE, "baselines": {"cut": "PLACE/short"}}, "/short: --max_seq_length 32: the model in PLACE/short has 16 positions"),
+    ({"score": {**SCORE, "glue_dir": None}}, "score: SST-2: no data named; --glue_dir"),
+    ({"score": {**SCORE, "task_name": "rte"}}, "score: PLACE/glue: no folder RTE"),
+    ({"score": {**SCORE, "start_from_mnli": True, "task_name": "sst2,ax"}}, "score: PLACE/glue: no folder diagnostic"),
+    ({"score": {**SCORE, "task_name": "squad"}}, "score: --max_seq_length 32: with --max_query_length 64 and --doc_stride 128"),
+    ({"score": {**SCORE, "max_seq_length": 100000}}, "method=hidden_mse: score: --max_seq_length 100000: the student has 64 positions"),
+    ({"score": {**SCORE, "do_eval": True}}, "score: without do_train models are scored with the heads that they have"),
+    ({"score": {**SCORE, "teacher_path": "nowhere"}}, "score: nowhere: no such folder"),
+    ({"score": {**SCORE, "teacher_path": "PLACE/teacher"}}, "score: the teacher PLACE/teacher: no architecture in its config.json"),
+    ({"score": {**SCORE, "with_teacher": True}, "baselines": {"teacher": "PLACE/teacher"}}, "score: two models are called 'teacher'"),
+    ({"score": {**SCORE, "with_teacher": True}, "flags": {"teacher_path": ...},
+      "grid": {"method": ["hidden_mse"], "teacher_path": ["PLACE/teacher", {"name": "other", "teacher_path": "PLACE/other"}]}},
+     "score: with_teacher: the runs have 2 teachers (PLACE/teacher, PLACE/other)"),
+    ({"score": {**SCORE, "devices": "cpu, cuda:99"}}, "score: --devices cpu, cuda:99: cuda:99 is not here"),
     ({"baselines": {"cut": "nowhere"}}, "baselines without score"),
     ({"hyperparameters": {"lr": ["1e-4"]}}, "beside hyperparameters; one of the two forms"),
 ])
 def test_each_mistake_is_one_line(place, changes, told):
-    if changes.get("config", "").startswith("PLACE"):
-        changes = {"config": str(place / "base.yaml")}
-    path = recipe(place, **changes)
+    path = recipe(place, **here(place, changes))
     with pytest.raises(UserError) as error:
         main([str(path), "--run"])
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert here(place, told) in str(error.value) and "\n" not in str(error.value)
     assert not (place / "out").exists()
 
 
@@ -108,7 +133,7 @@ def test_the_checks_import_no_torch_and_a_mistake_is_status_2(place):
     code = ("import sys\nfrom dataset.errors import run_command\nfrom evaluation.sweep.__main__ import main\n"
             "main([sys.argv[1]])\nassert not {'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
             "run_command(lambda: main([sys.argv[2]]))\n")
-    good = recipe(place, score=SCORE).rename(place / "good.yaml")
+    good = recipe(place, score=here(place, SCORE)).rename(place / "good.yaml")
     bad = recipe(place, flags={"lr": "-1"})
     done = subprocess.run([sys.executable, "-c", code, str(good), str(bad)], cwd=ROOT,
                           env=clean_environment(), capture_output=True, text=True, timeout=60)

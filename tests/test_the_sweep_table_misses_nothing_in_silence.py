@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_case import write_teacher
 from sweep_case import ONE, TWO, make_place, recipe
+from tiny_glue import write_sst2
 
 from dataset.errors import UserError
+from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.scoring.protocols import read_protocol
 from evaluation.scoring.results import MEASURED, Row
 from evaluation.sweep import scoring
@@ -90,8 +93,8 @@ def test_what_is_missing_is_a_dash_and_named(place, capsys):
         "cut: MRPC not scored", f"{ONE}/seed_2 at 0.5: SST-2, MRPC not scored", f"{TWO}/seed_1 at end: MRPC not scored",
         f"{TWO}/seed_2: waiting"]
     assert all(f"missing: {text}" in said for text in found["missing"])
-    assert "1 results under other protocols, settings, tasks or data are left out" in said
-    assert "protocol quick v1 with other seeds" in said
+    assert "1 results under other protocols, settings, seeds, tasks or data, of other teachers or older weights are left out" in said
+    assert "protocol quick v1 (" in said and "mean of seeds 1, 2 of fine-tuning" in said
     markdown = (place / "out" / "tiny" / "table.md").read_text(encoding="utf-8")
     assert markdown.startswith("# tiny\n\n| method | marker |") and f"- {TWO}/seed_2: waiting" in markdown
 
@@ -129,6 +132,29 @@ def test_scores_on_other_data_are_left_out(place, capsys):
     assert "82.0" not in said and "3 results under other" in said and f"missing: {TWO}/seed_1: finished, not scored" in said
 
 
+def test_conditions_are_not_mixed(place, capsys):
+    """Scores of one marker and one teacher by another way of scoring, another teacher, another start, or of weights that are gone."""
+    last = list(MARKERS)[1]
+    start = {"task": "MNLI", "task_version": 1, "data_sha256": "mnli", "settings": {}}
+    other = [{"mode": "as_it_is"}, {"seed": 3}, {"teacher_sha256": fingerprint(place / "teacher")}, {"start": start}]
+    more = [row(last, task, 0.05) | change for task in TASKS for change in other]
+    more += [row("teacher", task, 0.05, role="teacher") | change for task in TASKS for change in other]
+    path = place / "out" / "tiny" / ONE / "seed_1" / "glue.json"
+    old = json.loads(path.read_text())
+    _, want = table_of(place, capsys)
+    gone = [row(last, task, 0.99, seed, weights_sha256="before") for task in TASKS for seed in (1, 2)]
+    path.write_text(json.dumps([*gone, *old, *more]))
+    said, found = table_of(place, capsys)
+    assert found["rows"] == want["rows"] and found["missing"] == want["missing"]
+    assert f"{1 + len(gone) + len(more)} results under other" in said
+    # With the teacher in the recipe's flags its scores are what is asked for, and no others.
+    assert main([str(recipe(place, score={**SCORE, "teacher_path": str(place / "teacher")})), "--table"]) == 0
+    found = json.loads((place / "out" / "tiny" / "table.json").read_text(encoding="utf-8"))
+    rows = {(line["name"], line["marker"]): line["tasks"]["SST-2"] for line in found["rows"]}
+    assert rows["teacher", ""]["values"] == rows[ONE, "end"]["values"] == [0.05]
+    assert f"distilled from {place}/teacher" in capsys.readouterr().out
+
+
 def test_a_median_protocol_aggregates_fine_tunings_by_their_median(tmp_path, capsys):
     place = make_place(tmp_path)
     last = list(MARKERS)[1]
@@ -151,14 +177,20 @@ def test_scoring_hands_on_what_is_known_of_teacher_and_baselines(place, capsys, 
         "(run / 'seen.json').write_text(json.dumps([sys.argv[1:], [row['model'] for row in rows if row['role'] != 'marker']]))\n"
         "print('error: no room')\nsys.exit(2 * ('att_mse' in str(run)))\n", encoding="utf-8")
     monkeypatch.setattr(scoring, "ROOT", place)
-    path = recipe(place, score=SCORE, baselines={"teacher": str(place / "teacher"), "cut": str(place / "teacher")})
+    write_teacher(place / "teacher", max_position_embeddings=128)
+    folder = write_sst2(place / "glue", train=4, dev=4) / "MRPC"
+    folder.mkdir()
+    for name in ("train", "dev"):
+        (folder / f"{name}.tsv").write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tgood\tfine\n0\t3\t4\tgood\tbad\n")
+    score = {**SCORE, "glue_dir": str(place / "glue")}
+    path = recipe(place, score=score, baselines={"teacher": str(place / "teacher"), "cut": str(place / "teacher")})
     assert main([str(path), "--score", "--table"]) == 1
     said = capsys.readouterr().out
     for run_id in (f"{ONE}/seed_1", f"{TWO}/seed_1"):
         words, known = json.loads((place / "out" / "tiny" / run_id / "seen.json").read_text())
         assert sorted(known) == ["cut", *["teacher"] * 4]
-        assert words[2:] == ["--protocol", "quick", "--task_name", "sst2,mrpc", "--seeds", "1,2", "--baseline",
-                             f"teacher={place}/teacher", "--baseline", f"cut={place}/teacher"]
+        assert words[2:] == ["--protocol", "quick", "--task_name", "sst2,mrpc", "--seeds", "1,2", "--glue_dir", f"{place}/glue",
+                             "--baseline", f"teacher={place}/teacher", "--baseline", f"cut={place}/teacher"]
     assert f"{TWO}/seed_1: scoring failed (status 2: error: no room)" in said and f"{TWO}/seed_2: not scored: waiting" in said
     assert f"failed: {TWO}/seed_1" in said and "80.0 ± 7.1" in said
 

@@ -1,5 +1,6 @@
-"""The real trainer under the sweep: killed with its sweep in the middle of the first run, it goes on from the checkpoint that is there (to
-the same bits: test_killed_runs_end_with_the_same_weights.py); and (slow) real scoring and its table.
+"""The real trainer under the sweep (slow; with a stand-in for it: test_the_sweep_goes_on_where_it_was.py): killed with its sweep in the
+middle of the first run, it goes on from the checkpoint that is there (to the same bits: test_killed_runs_end_with_the_same_weights.py);
+and real scoring with its table.
 """
 
 import json
@@ -57,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_from_the_checkpoint_of_its_run(place, capsys):
     path = make_recipe(place, "out", hours=1, every=20)
     (first,) = make_runs(read_recipe(path))

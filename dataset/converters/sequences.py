@@ -103,7 +103,7 @@ def _check(file: Path, start: int, sequences: list[np.ndarray], ids: SpecialIds,
             wrong = int(np.argmax(found != expected))
             raise UserError(
                 f"{file}: sequence {start + wrong} {end} with id {found[wrong]}, expected {expected} as in this tokenizer; the one of "
-                "binarized_data would work, if it is BERT's or RoBERTa's (GPT-2's has no mask token)"
+                "binarized_data (BERT's, RoBERTa's or GPT-2's) would work"
             )
 
 
@@ -124,7 +124,7 @@ def _pieces(sequence: np.ndarray, settings: SequenceSettings, ids: SpecialIds, s
         if length < settings.min_length:
             seen["short"] += 1
             seen["short_tokens"] += length
-        elif np.count_nonzero(piece == ids.unk) >= MOST_UNKNOWN * length:
+        elif ids.unk is not None and np.count_nonzero(piece == ids.unk) >= MOST_UNKNOWN * length:
             seen["unknown"] += 1
         else:
             yield piece

@@ -13,11 +13,16 @@ def check_fine_tuning(folder: Path, task: Task, settings: FineTuningSettings, te
     check_for_kind(settings, task.kind)
     check_model_folder(folder, settings.max_seq_length)
     if teacher is not None:
-        try:
-            check_model_folder(teacher, settings.max_seq_length)
-            read_head(teacher, task)
-        except UserError as error:
-            raise UserError(f"the teacher {error}") from None
+        check_teacher(teacher, task, settings)
+
+
+def check_teacher(teacher: Path, task: Task, settings: FineTuningSettings) -> None:
+    """UserError unless the model in `teacher` was fine-tuned for `task`."""
+    try:
+        check_model_folder(teacher, settings.max_seq_length)
+        read_head(teacher, task)
+    except UserError as error:
+        raise UserError(f"the teacher {error}") from None
 
 
 def check_scoring(folder: Path, task: Task, settings: FineTuningSettings) -> None:

@@ -1,9 +1,10 @@
 """An encoder folder with a head for a task: loaded quietly, with nothing random in it but a new head, which is seeded.
 
-transformers fills whatever a checkpoint lacks with random numbers and prints a table. Here only weights outside the encoder, and a pooler
-(an MLM student has none), may be new; anything else missing is an error, since a score of random layers would pass for a score. New weights
-are drawn per tensor from (seed, name), so that every marker of a run starts with the same head, whatever else its folder holds or lacks. A
-folder that was fine-tuned before keeps only its encoder: MNLI's head under RTE is how published RTE scores came to be irreproducible.
+transformers fills whatever a checkpoint lacks with random numbers and prints a table. Here weights outside the encoder are always new, a
+pooler (an MLM student has none) may be; anything else missing is an error, since a score of random layers would pass for a score. New
+weights are drawn per tensor from (seed, name), so that every marker of a run starts with the same head, whatever else its folder holds or
+lacks. A folder that was fine-tuned before keeps only its encoder: MNLI's head under RTE is how published RTE scores came to be
+irreproducible, and no config.json has to say so for a head to be one.
 Where a model's own head is asked for (a teacher, a model to score), nothing at all may be new.
 """
 
@@ -28,7 +29,6 @@ from evaluation.fine_tuning.model_folder import read_config
 from evaluation.tasks.task import Task
 
 PROBLEM_TYPES = {"classification": "single_label_classification", "regression": "regression", "span": None}
-TASK_HEADS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification", "ForMultipleChoice")
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _load(folder: Path, task: Task, **options: object) -> tuple[PreTrainedModel,
 
 
 def _new_weights(folder: Path, model: PreTrainedModel, info: dict) -> list[str]:
-    """Names of the parameters that are not the folder's; UserError where one of them belongs to the encoder."""
+    """Names of the parameters that are not to be the folder's; UserError where it lacks one of the encoder."""
     encoder = f"{model.base_model_prefix}."
     new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     lost = sorted(name for name in new if name.startswith(encoder) and ".pooler." not in name)
@@ -101,10 +101,8 @@ def _new_weights(folder: Path, model: PreTrainedModel, info: dict) -> list[str]:
             f"{folder}: {len(lost)} weights of the encoder are missing or of another shape, first {lost[0]}; "
             f"export the model again with save_pretrained"
         )
-    # What the folder's own head was trained on is unknown, so a head that loaded is made new as well.
-    if any(name.endswith(TASK_HEADS) for name in read_config(folder).get("architectures") or []):
-        new |= {name for name, _ in model.named_parameters() if not name.startswith(encoder)}
-    return sorted(new)
+    # What the folder's own head was trained on is unknown, so one that loaded is made new as well.
+    return sorted(new | {name for name, _ in model.named_parameters() if not name.startswith(encoder)})
 
 
 @torch.no_grad()

@@ -7,15 +7,20 @@ So what is missing is an error here, before minutes are spent.
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
+from dataset.files import reason
 from evaluation.tasks.task import Task
 
-SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-SHARDED_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+INDEX = ".index.json"
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+"""In transformers' order: it loads the first that is there."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
+BESIDE_TOKENIZERS = ("merges.txt", "bpe.codes", "special_tokens_map.json", "added_tokens.json")
+"""Parts of a tokenizer that are none alone."""
 # These number positions from pad_token_id + 1, so that many of their position embeddings hold no token.
 OFFSET_POSITIONS = ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod")
 # Every architecture of a causal or a sequence-to-sequence model that transformers has ends in one of these, but for the bare ones.
@@ -26,8 +31,26 @@ HEADS = {"classification": "ForSequenceClassification", "regression": "ForSequen
 GENERIC_LABEL = re.compile(r"LABEL_\d+")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | str) and re.fullmatch(r"\d+", str(value), re.ASCII) is not None
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model_type": (lambda value: isinstance(value, str), "a name such as bert"),
+    "architectures": (lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value), "a list of names"),
+    "id2label": (lambda value: isinstance(value, dict) and all(map(_is_number, value)), "a mapping of numbers to names"),
+    "label2id": (lambda value: isinstance(value, dict) and all(map(_is_number, value.values())), "a mapping of names to numbers"),
+    "num_labels": (_is_number, "a number"),
+    "pad_token_id": (lambda value: isinstance(value, int), "a number"),
+    "max_position_embeddings": (lambda value: isinstance(value, int), "a number"),
+    "problem_type": (lambda value: isinstance(value, str), "a name"),
+}
+"""Key of config.json -> whether a value is what is read of it here, and what would be."""
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of `folder` as a dictionary; UserError where there is none or it names no model type."""
+    """`config.json` of `folder` as a dictionary; UserError where there is none, it names no model type, or what is read of it is of
+    another type than transformers writes."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a Hugging Face model folder on this machine")
     path = folder / "config.json"
@@ -35,26 +58,45 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no config.json; give a Hugging Face model folder (config, weights, tokenizer)")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); the folder is damaged or was written only in part") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); give a folder that can be") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({one_line(error)}); the folder is damaged or was written only in part") from None
     if not isinstance(config, dict) or "model_type" not in config:
         raise UserError(f"{path}: no model_type; give the folder of an encoder that transformers knows")
+    for key, (is_good, expected) in _EXPECTED.items():
+        if config.get(key) is not None and not is_good(config[key]):
+            raise UserError(f"{path}: {key} is {str(config[key])[:100]!r}; {expected} would work, as transformers writes it")
+    if config["model_type"] is None:
+        raise UserError(f"{path}: model_type is null; give the folder of an encoder that transformers knows")
     return config
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, in a fixed order; UserError where there is none or one is missing."""
-    for name in SINGLE_WEIGHTS:
-        if (folder / name).is_file():
-            return [folder / name]
-    for name in SHARDED_WEIGHTS:
-        if (folder / name).is_file():
-            shards = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
-            missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-            if missing:
-                raise UserError(f"{folder}: no {missing[0]}, which {name} lists; copy the whole folder")
-            return [folder / shard for shard in sorted(shards)]
-    raise UserError(f"{folder}: no weights; expected {SINGLE_WEIGHTS[0]} beside config.json")
+    """The files of the weights that transformers loads, in a fixed order; UserError where there is none or one is missing."""
+    name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if name is None:
+        raise UserError(f"{folder}: no weights; expected {WEIGHTS[0]} beside config.json")
+    if not name.endswith(INDEX):
+        return [folder / name]
+    shards = _shards(folder / name)
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise UserError(f"{folder}: no {missing[0]}, which {name} lists; copy the whole folder")
+    return [folder / shard for shard in shards]
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of files that an index of weights lists, sorted."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except OSError as error:
+        raise UserError(f"{index}: cannot be read ({reason(error)}); give a folder that can be") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: not an index of weights ({type(error).__name__}: {one_line(error)}); copy the whole folder") from None
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{index}: its weight_map names no files; copy the whole folder")
+    return sorted(names)
 
 
 def check_model_folder(folder: Path, max_seq_length: int) -> None:
@@ -70,7 +112,8 @@ def check_model_folder(folder: Path, max_seq_length: int) -> None:
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and positions > 0:
         if config["model_type"] in OFFSET_POSITIONS:
-            positions -= config.get("pad_token_id", 1) + 1
+            pad = config.get("pad_token_id")
+            positions -= (1 if pad is None else pad) + 1
         if max_seq_length > positions:
             raise UserError(
                 f"--max_seq_length {max_seq_length}: the model in {folder} has {positions} positions; "
@@ -126,7 +169,7 @@ def _label_names(config: dict[str, Any]) -> list[str]:
     elif config.get("label2id"):
         named = {int(output): str(name) for name, output in config["label2id"].items()}
     else:
-        named = {output: f"LABEL_{output}" for output in range(config.get("num_labels") or 2)}
+        named = {output: f"LABEL_{output}" for output in range(int(config.get("num_labels") or 2))}
     return [named.get(output, f"LABEL_{output}") for output in range(len(named))]
 
 
@@ -147,7 +190,7 @@ def _check_safetensors(path: Path) -> None:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of weights, config and tokenizer: equal for a copied or moved folder, different after any change."""
-    names = ("config.json", "tokenizer_config.json", *TOKENIZERS)
+    names = ("config.json", "tokenizer_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)
     digest = hashlib.sha256()
     for path in [*weight_files(folder), *(folder / name for name in names if (folder / name).is_file())]:
         with path.open("rb") as file:

@@ -34,17 +34,17 @@ class Outcome:
     best_step: int
     """Updates that the scored weights have seen."""
     train_seconds: float
-    """The updates and the teacher's part; neither tokenising nor scoring."""
+    """The updates and the teacher's part where another seed had not asked it the same; neither tokenising nor scoring."""
     train_size: int
     """Examples (questions) trained on."""
     dev_size: int
-    """Examples (questions) of the dev set that the headline is of."""
+    """Examples (questions) of the dev set that the headline is of; 0 without a dev set."""
     precision: str
     device: str
     new_weights: list[str]
     """Parameters that the model's folder did not give."""
     diverged: bool
-    """True where the final logits are not all finite; the metrics then mean nothing."""
+    """True where the final logits, those of test sets included, are not all finite; the metrics then mean nothing."""
     parameters: int
     """Of the model with its head."""
     selected_on_dev: bool

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from evaluation.fine_tuning.inputs import Inputs, prepare
 from evaluation.fine_tuning.network import Network
@@ -28,7 +29,7 @@ def may_have_no_answer(task: Task) -> bool:
 
 
 class Scorer:
-    """The dev sets of `data` (their first `max_eval_samples`), tokenised once for `network`."""
+    """The dev sets of `data` (their first `max_eval_samples`), tokenised once for `network`; a task with test sets alone has none."""
 
     def __init__(self, network: Network, data: TaskData, settings: FineTuningSettings) -> None:
         self.network, self.task, self.settings = network, data.task, settings
@@ -47,9 +48,10 @@ class Scorer:
             finite = finite and whole
         return Scores(metrics_of(self.task, self.dev, outputs), outputs, finite)
 
-    def predict(self, sets: Sets) -> dict[str, Output]:
-        """Outputs of other sets, such as those for a submission."""
-        return {name: self._output(part, self._prepare(part))[0] for name, part in sets.items()}
+    def predict(self, sets: Sets) -> tuple[dict[str, Output], bool]:
+        """Outputs of other sets, such as those for a submission, and whether all logits were finite."""
+        found = {name: self._output(part, self._prepare(part)) for name, part in sets.items()}
+        return {name: output for name, (output, _) in found.items()}, all(finite for _, finite in found.values())
 
     def _output(self, part: Examples | Questions, inputs: Inputs) -> tuple[Output, bool]:
         logits = self.network.predict(inputs.tokens)
@@ -57,6 +59,11 @@ class Scorer:
         if inputs.windows is None:
             return logits, finite
         return extract_answers(inputs.windows, part, logits, self.settings, may_be_empty=self.may_be_empty), finite
+
+    @property
+    def size(self) -> int:
+        """Examples (questions) of the first dev set, which the headline is of; 0 where there is none."""
+        return len(next(iter(self.dev.values()), ()))
 
     def constant_metrics(self) -> dict[str, float]:
         """What always predicting the same scores on the dev sets."""
@@ -88,8 +95,9 @@ class Watch:
     """Evaluations during a training: when they are due, what they gave, which was best and whether to stop."""
 
     def __init__(self, evaluate: Callable[[], Scores], model: torch.nn.Module, headline: str, settings: FineTuningSettings,
-                 steps_in_epoch: int, steps: int) -> None:
+                 steps_in_epoch: int, steps: int, say: Callable[[str], None]) -> None:
         self.evaluate, self.model, self.headline, self.settings, self.steps = evaluate, model, headline, settings, steps
+        self.say = say
         self.interval = {"no": 0, "steps": settings.eval_steps, "epoch": steps_in_epoch}[settings.eval_strategy]
         self.history: list[dict] = []
         self.step, self.best_step = 0, 0
@@ -103,9 +111,12 @@ class Watch:
         return bool(self.interval) and (step % self.interval == 0 or step == self.steps)
 
     def look(self, step: int) -> bool:
-        """Evaluate after `step` updates; True if the training should stop."""
+        """Evaluate after `step` updates and say what came of it, in percent; True if the training should stop."""
         self.step, self.last = step, self.evaluate()
         self.history.append({"step": step, "metrics": self.last.metrics})
+        found = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.last.metrics.items())
+        with tqdm.external_write_mode():  # else the line would be written into the bar
+            self.say(f"step {step}: {found if self.last.finite else 'logits that are not finite'}")
         if self.best is None or self._value(self.last) > self._value(self.best):
             self.best, self.best_step, self.misses = self.last, step, 0
             if self.settings.load_best_model_at_end:

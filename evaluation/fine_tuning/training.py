@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from dataset.errors import UserError
 from dataset.files import reason, whole_folder
@@ -41,17 +40,19 @@ def fine_tune(
 
     With `teacher`, a folder that was fine-tuned on the task, its logits are learned beside the labels. `device` is a name that torch knows
     (default: the first GPU, else the CPU). With `save_to` the model and its tokenizer are kept there, whole or not at all. `say` gets a
-    line about the precision where the settings leave it to the device, one for each setting that cannot matter, and one where the disk
-    did not take the model.
+    line about the precision where the settings leave it to the device, one for each setting that cannot matter, one for each evaluation
+    during the training, and one where the model could not be kept. Without dev sets there are no metrics.
 
     UserError for a folder that does not load, a tokenizer of another model, a teacher of another task, a precision that the device does
-    not have, a set without examples, a batch that does not fit into the GPU's memory.
+    not have, a set without examples, evaluations without a dev set, a batch that does not fit into the GPU's memory.
     """
     task = data.task
     check_fine_tuning(folder, task, settings, teacher)
     examples = data.train.first(settings.max_train_samples)
     if len(examples) == 0:
         raise UserError(f"{task.name} has no training examples; score a model that was fine-tuned before")
+    if not data.dev and settings.eval_strategy != "no":
+        raise UserError(f"--eval_strategy {settings.eval_strategy}: {task.name} has no dev set here to score; no would work")
     place, precision = _place(device, settings, say)
     _say_effects(data, settings, say, teacher=teacher is not None)
     if save_to is not None:
@@ -68,8 +69,9 @@ def fine_tune(
             say(f"{task.name}: the warm-up is as long as the training ({steps} updates), so the learning rate never reaches its peak")
         plan = list(training_steps(rows, step_size, steps, settings.seed))
         evaluate = _Timed(scorer.scores)
-        headline = metric_name(task.headline, next(iter(data.dev)), list(data.dev))
-        watch = Watch(evaluate, model, headline, settings, steps_in_epoch(len(rows), step_size), steps)
+        sets = list(data.dev)
+        headline = metric_name(task.headline, sets[0], sets) if sets else task.headline
+        watch = Watch(evaluate, model, headline, settings, steps_in_epoch(len(rows), step_size), steps, say)
         started = time.perf_counter()
         taught = None if teacher is None else ask_teacher(teacher, task, examples, inputs, plan, network, say)
         # From here on, so that dropout depends neither on what loading drew nor on whether there is a teacher.
@@ -77,19 +79,18 @@ def fine_tune(
         losses = train(network, inputs, plan, taught, watch)
         train_seconds = time.perf_counter() - started - evaluate.seconds
         best_step, scores = watch.finish(len(losses))
-        test_outputs = scorer.predict(data.test)
+        test_outputs, is_finite = scorer.predict(data.test)
     if save_to is not None:
         try:
             with whole_folder(save_to) as partial, quiet_transformers():
                 model.save_pretrained(partial)
                 inner.save_pretrained(partial)
-        except (OSError, SafetensorError) as error:
-            # The score took minutes or hours, and it stands.
+        except Exception as error:  # whatever libraries make of a full disk: the score took minutes or hours, and it stands
             say(f"{save_to}: the fine-tuned model could not be kept ({reason(error)})")
     return Outcome(
         metrics=scores.metrics, constant_metrics=scorer.constant_metrics(), outputs=scores.outputs, test_outputs=test_outputs,
-        losses=losses, best_step=best_step, train_seconds=train_seconds, train_size=len(examples), dev_size=_first_size(scorer),
-        precision=precision.name, device=place.type, new_weights=new_weights, diverged=not scores.finite,
+        losses=losses, best_step=best_step, train_seconds=train_seconds, train_size=len(examples), dev_size=scorer.size,
+        precision=precision.name, device=place.type, new_weights=new_weights, diverged=not (scores.finite and is_finite),
         parameters=_count(model), selected_on_dev=settings.load_best_model_at_end or settings.early_stopping_patience > 0,
         history=watch.history,
     )
@@ -100,6 +101,7 @@ def score_only(
 ) -> Outcome:
     """Score the model in `folder` as it is, with its own head, whose classes its config.json names in whatever order.
 
+    Without dev sets there are no metrics.
     UserError for a folder without a head for the task, and for one that lacks any weight.
     """
     task = data.task
@@ -114,11 +116,11 @@ def score_only(
         network = Network(model, Tokenizer(inner, model, str(folder)), task.kind, settings, place, precision, order)
         scorer = Scorer(network, data, settings)
         scores = scorer.scores()
-        test_outputs = scorer.predict(data.test)
+        test_outputs, is_finite = scorer.predict(data.test)
     return Outcome(
         metrics=scores.metrics, constant_metrics=scorer.constant_metrics(), outputs=scores.outputs, test_outputs=test_outputs, losses=[],
-        best_step=0, train_seconds=0.0, train_size=0, dev_size=_first_size(scorer), precision=precision.name, device=place.type,
-        new_weights=[], diverged=not scores.finite, parameters=_count(model), selected_on_dev=False,
+        best_step=0, train_seconds=0.0, train_size=0, dev_size=scorer.size, precision=precision.name, device=place.type,
+        new_weights=[], diverged=not (scores.finite and is_finite), parameters=_count(model), selected_on_dev=False,
     )
 
 
@@ -174,10 +176,6 @@ def _say_effects(data: TaskData, settings: FineTuningSettings, say: Say, *, teac
         say(line)
     if data.task.kind == "span" and settings.null_score_diff_threshold != 0 and not may_have_no_answer(data.task):
         say(f"--null_score_diff_threshold {settings.null_score_diff_threshold}: no effect: {data.task.name} answers every question")
-
-
-def _first_size(scorer: Scorer) -> int:
-    return len(next(iter(scorer.dev.values())))
 
 
 def _count(model: torch.nn.Module) -> int:

@@ -1,7 +1,7 @@
 """The charts of a report, each as SVG for the page and as a PNG: a run or a model has one colour and one marker in all of them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from evaluation.report.curves import Chart, Line
 from evaluation.report.svg import DRAWING, save
-from evaluation.scoring.panels import Panel, protocol_text
-from evaluation.scoring.plot import Look, draw_panel, plain, tidy
+from evaluation.scoring.panels import Panel, conditions, seeds_text
+from evaluation.scoring.plot import LEAST_SEEDS, Look, dots_height, draw_panel, plain, tidy, wrapped
 from evaluation.scoring.statistics import CONFIDENCE
 
 INCHES = (5.2, 3.1)
 LEGEND_LINE_INCHES = 0.2
 DOTS_PER_INCH = 160
+TITLE_WIDTH = 54
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,24 @@ class Studio:
         return self._finish(figure, axes, chart.title, self._words(chart), f"{chart.title} over hours; {_ends(chart.lines)}")
 
     def draw_scores(self, panel: Panel, title: str) -> Drawing:
-        """Score against hours."""
-        figure, axes = self._new(len(panel.curves) + len(panel.references) + 1)
+        """Score against hours, or by model where there are no markers of a run."""
+        figure, axes = self._new(len(panel.curves) + len(panel.references) + 1 if panel.curves else 1, dots_height(panel))
         draw_panel(axes, panel, self.look)
-        seeds = sorted({len(entry.score.seeds) for entry in panel.entries})
-        said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}"
-        caption = (f"{panel.headline} on {panel.dev_size} dev examples, {panel.protocol['aggregate']} of {said}, protocol "
-                   f"{protocol_text(panel.protocol)}, data {panel.data_sha256[:8]}.")
+        caption = (f"{panel.headline} on {panel.dev_size} dev examples, {panel.protocol['aggregate']} of {seeds_text(panel)}, protocol "
+                   f"{conditions(panel.protocol, panel.settings)}, data {panel.data_sha256[:8]}.")
         ends = "; ".join(f"{name} ends at {_percent(entries[-1].score.value)}" for name, entries in panel.curves.items())
         lines = "; ".join(f"{entry.curve} {_percent(entry.score.value)}" for entry in panel.references)
-        words = f"{panel.headline} on {panel.task} over hours: {ends or 'no curve'}{f'; lines: {lines}' if lines else ''}"
+        words = (f"{panel.headline} on {panel.task} over hours: {ends}{f'; lines: {lines}' if lines else ''}" if panel.curves
+                 else f"{panel.headline} on {panel.task} by model: {lines}")
         return self._finish(figure, axes, title, caption, words)
 
-    def _new(self, names: int):
-        """(figure, axes) with room for a legend of `names` entries below."""
+    def _new(self, names: int, height: float = 0.0):
+        """(figure, axes) with room for a legend of `names` entries below; `height` in inches above it, 0 for what all have."""
         import matplotlib
         from matplotlib.figure import Figure
 
         with matplotlib.rc_context(DRAWING):
-            figure = Figure((INCHES[0], INCHES[1] + LEGEND_LINE_INCHES * names), dpi=DOTS_PER_INCH, layout="constrained")
+            figure = Figure((INCHES[0], (height or INCHES[1]) + LEGEND_LINE_INCHES * names), dpi=DOTS_PER_INCH, layout="constrained")
             return figure, figure.add_subplot()
 
     def _draw_line(self, axes, line: Line, chart: Chart) -> None:
@@ -80,7 +80,7 @@ class Studio:
         label = f"{line.run}, held-out" if line.held_out else f"{line.run}, training" if has_both else line.run
         if line.held_out:
             axes.plot(line.hours, line.values, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.5, label=plain(label),
-                      zorder=3)
+                      zorder=3, clip_on=False)  # the limits hold every value, and a point at 0 hours stays whole
         else:
             lone = "." if np.isfinite(line.values).sum() < 3 else ""
             axes.plot(line.hours, line.values, color=look.colour, linewidth=1.0 if has_both else 1.4, alpha=0.6 if has_both else 1,
@@ -113,7 +113,7 @@ class Studio:
         import matplotlib
 
         with matplotlib.rc_context(DRAWING):
-            axes.set_title(plain(title))
+            axes.set_title(wrapped(title, TITLE_WIDTH))
             handles, labels = axes.get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower left", ncols=1 if max(map(len, labels), default=0) > 30 else 2)
             name = self._name(title)
@@ -143,8 +143,14 @@ def _percent(value: float | None) -> str:
     return "no finite score" if value is None else f"{100 * value:.1f} percent"
 
 
-READING = (
-    "Percent against hours of training. A point is the mean or the median of its seeds, as its protocol says; faint dots are single seeds; "
-    f"the band, or bar, is the {CONFIDENCE:.0%} interval of their mean by Student's t, cut where it leaves the chart; one seed has none. "
-    f"Dashed: models beside the runs. Dotted: what always giving the same answer scores; a curve at or below it has learnt nothing.")
-"""How a chart of scores is read."""
+def reading(shown: Sequence[Panel]) -> str:
+    """How the charts of scores are read."""
+    has_curves, has_dots = (any(bool(panel.curves) == wanted for panel in shown) for wanted in (True, False))
+    parts = ["Percent against hours of training." if has_curves else "Percent by model.",
+             "A point is the mean or the median of its seeds, as its protocol says; faint dots are single seeds; the band, or bar, is the "
+             f"{CONFIDENCE:.0%} interval of their mean by Student's t, cut where it leaves the chart; fewer than {LEAST_SEEDS} seeds have "
+             "none."]
+    if has_curves:
+        parts.append("Dashed: models beside the runs. Without markers of a run there is a dot for each model." if has_dots
+                     else "Dashed: models beside the runs.")
+    return " ".join([*parts, "Dotted: what always giving the same answer scores; what is at or below it has learnt nothing."])

@@ -99,6 +99,11 @@ def read_runs(folders: list[Path]) -> list[Run]:
     return [_read_run(folder, name) for folder, name in zip(folders, _names(resolved), strict=True)]
 
 
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds something of a run."""
+    return any((folder / file).exists() for file in RUN_FILES)
+
+
 def _names(folders: list[Path]) -> list[str]:
     """JOB/RUN, or as many folders above as it takes to tell the runs apart."""
     depth = 2
@@ -112,10 +117,10 @@ def _names(folders: list[Path]) -> list[str]:
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
-    if not any((folder / file).exists() for file in RUN_FILES):
+    if not is_run(folder):
         below = sorted({path.parent for path in [*folder.glob("*/metrics.jsonl"), *folder.glob("*/*/metrics.jsonl")]})
         hint = f"did you mean {below[0]}?" if below else "give the folder of a run, OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID"
-        raise UserError(f"{folder}: none of {', '.join(RUN_FILES)} in it; {hint}")
+        raise UserError(f"{folder}: none of {', '.join(RUN_FILES)} in it, and no glue.json or sweep.json; {hint}")
     notes: list[str] = []
     run = Run(name, folder, _read_mapping(folder / "args.yaml", notes), _read_mapping(folder / "environment.json", notes),
               _read_mapping(folder / "summary.json", notes, "the run is still going, or was killed"),

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from evaluation.report.tables import EMPTY, Cell, Line, Table, count, percent, place_hours
-from evaluation.scoring.panels import Entry, Panel, protocol_text, titles
+from evaluation.scoring.panels import Entry, Panel, changes_text, counted, protocol_text, titles, told_apart
+from evaluation.scoring.protocols import FLAGS, OWN_HEAD
 from evaluation.scoring.statistics import CONFIDENCE, Score, average, retention
 
 MARKS = {"*": "chosen on this dev set (a grid point or the best evaluation), so optimistic",
-         "†": "began from another task's fine-tuned weights", "!": "some seeds diverged and are left out"}
+         "†": "began from another task's fine-tuned weights", "!": "some seeds diverged and are left out",
+         "?": "not above always giving the same answer"}
 
 
 def overview(shown: Sequence[Panel], last_only: bool) -> list[Table]:
@@ -19,7 +21,8 @@ def overview(shown: Sequence[Panel], last_only: bool) -> list[Table]:
     groups: dict[str, list[Panel]] = {}
     for panel in shown:
         groups.setdefault(protocol_text(panel.protocol), []).append(panel)
-    return [_overview(name, group, titles(group), last_only) for name, group in groups.items()]
+    firsts = [group[0] for group in groups.values()]
+    return [_overview(told_apart(group[0], firsts), group, titles(group), last_only) for group in groups.values()]
 
 
 def _overview(name: str, shown: list[Panel], columns: list[str], last_only: bool) -> Table:
@@ -46,7 +49,7 @@ def _overview(name: str, shown: list[Panel], columns: list[str], last_only: bool
         if tasks and len(shown) > 1:
             cells.append(percent(average([entry.score for entry in own.values()], tasks)))
         if teacher:
-            cells.append(_kept(own, teacher, common))
+            cells.append(_kept(own, teacher))
         if some.owner is None or last_only:
             lines.append(Line(some.curve, some.curve, tuple(cells), some.score.role if some.owner is None else ""))
         else:
@@ -62,10 +65,13 @@ def _overview(name: str, shown: list[Panel], columns: list[str], last_only: bool
 
 def _overview_notes(shown: list[Panel], columns: list[str], tasks: list[str], teacher: dict[int, Entry], last_only: bool) -> Iterable[str]:
     metrics = ", ".join(f"{title} {panel.headline}" for panel, title in zip(shown, columns, strict=True))
-    yield (f"In percent, {shown[0].protocol['aggregate']} over seeds ± standard deviation (n − 1): {metrics}."
-           + (" Of each run its last scored marker." if last_only else ""))
-    if shown[0].protocol.get("changed"):
-        yield f"Flags changed the protocol: {', '.join(shown[0].protocol['changed'])}."
+    protocol = shown[0].protocol
+    how = ("models as they are, with their own heads" if protocol["name"] == OWN_HEAD
+           else f"{protocol['aggregate']} over seeds ± standard deviation (n − 1)")
+    yield f"In percent, {how}: {metrics}." + (" Of each run its last scored marker." if last_only else "")
+    if changes := changes_text(protocol, shown[0].settings):
+        differ = "Settings that differ from the defaults" if protocol["name"] in (FLAGS, OWN_HEAD) else "Flags changed the protocol"
+        yield f"{differ}: {changes}."
     if len(shown) > 1:
         left = [title for panel, title in zip(shown, columns, strict=True) if panel.task not in tasks]
         yield (f"Average over the tasks that all of these models have: {', '.join(tasks)}." if tasks
@@ -97,14 +103,14 @@ def _span(own: dict[int, Entry]) -> Cell:
 
 
 def _common_teacher(shown: list[Panel], common: list[int]) -> dict[int, Entry]:
-    """The first teacher by panel, where all of `common` have the same; {} where there is none."""
+    """The first teacher by panel, where all of `common` have the same and where it has learnt something; {} where there is none."""
     found = {place: shown[place].teacher for place in common}
     names = {entry.curve if entry else None for entry in found.values()}
-    return found if len(names) == 1 and None not in names else {}
+    return {place: entry for place, entry in found.items() if entry.score.has_learnt} if len(names) == 1 and None not in names else {}
 
 
-def _kept(own: dict[int, Entry], teacher: dict[int, Entry], common: list[int]) -> Cell:
-    shares = [retention(own[place].score, teacher[place].score) for place in common]
+def _kept(own: dict[int, Entry], teacher: dict[int, Entry]) -> Cell:
+    shares = [retention(own[place].score, entry.score) for place, entry in teacher.items()]
     return EMPTY if None in shares else percent(fmean(shares))
 
 
@@ -115,7 +121,31 @@ def marker_name(score: Score, label: str) -> str:
 
 
 def _marks(score: Score) -> str:
-    return ("*" if score.selected_on_dev else "") + ("†" if score.start else "") + ("!" if score.diverged else "")
+    marks = {"*": score.selected_on_dev, "†": score.start, "!": score.diverged, "?": score.value is not None and not score.has_learnt}
+    return "".join(mark for mark, holds in marks.items() if holds)
+
+
+def learnt_nothing(shown: Sequence[Panel]) -> list[str]:
+    """A line for each run or model and task whose headline is not above that of always giving the same answer, or is not there."""
+    found = []
+    for panel, title in zip(shown, titles(shown), strict=True):
+        for name, entries in [*((entry.curve, [entry]) for entry in panel.references), *panel.curves.items()]:
+            markers = f" in any of {counted(len(entries), 'marker')}" if len(entries) > 1 else ""
+            scored = [entry.score for entry in entries if entry.score.value is not None]
+            low = [score for score in scored if not score.has_learnt]
+            if not scored:
+                found.append(f"{name} has no score on {title}: every seed diverged{markers}")
+            elif len(low) == len(scored):
+                found.append(f"{name} has learnt nothing on {title}{markers}: {_beside_floor(low[-1], panel)}")
+            elif low:
+                places = ", ".join(marker_name(score, score.model) for score in low[:4])
+                found.append(f"{name} had learnt nothing on {title} in {len(low)} of {counted(len(scored), 'marker')} "
+                             f"({places}{', ...' if low[4:] else ''}): {_beside_floor(low[-1], panel)}")
+    return found
+
+
+def _beside_floor(score: Score, panel: Panel) -> str:
+    return f"{100 * score.value:.1f}, always the same answer gives {100 * panel.floor:.1f}"
 
 
 def _score_cell(entry: Entry | None) -> Cell:
@@ -134,7 +164,7 @@ def all_scores(shown: Sequence[Panel]) -> Table:
     for panel, title in zip(shown, titles(shown, beside_protocol=True), strict=True):
         ordered = [*panel.references, *(entry for curve in panel.curves.values() for entry in curve)]
         for entry in ordered:
-            lines += _score_lines(panel, title, entry)
+            lines += _score_lines(panel, title, entry, told_apart(panel, shown))
     head = ("model", "hours", "task", "metric", "mean", "median", "deviation", "n", f"{CONFIDENCE:.0%} interval of the mean",
             "kept of teacher", "floor", "protocol", "remarks")
     kinds = ("number", "words", "words", *["number"] * 7, "words", "words")
@@ -143,15 +173,16 @@ def all_scores(shown: Sequence[Panel]) -> Table:
         "the same answer scores. Protocol: name, version, first digits of its hash, and whether its mean or its median counts.",))
 
 
-def _score_lines(panel: Panel, title: str, entry: Entry) -> list[Line]:
+def _score_lines(panel: Panel, title: str, entry: Entry, protocol: str) -> list[Line]:
     score = entry.score
     name = entry.label if entry.owner is None else f"{entry.owner}, {marker_name(score, entry.label)}"
     teacher = panel.teacher
     remarks = [entry.variant] if entry.variant else []
     remarks += ["chosen on dev"] if score.selected_on_dev else []
     remarks += [f"started from {score.start}"] if score.start else []
-    remarks += [f"diverged: seed {', '.join(map(str, score.diverged))}"] if score.diverged else []
-    protocol = Cell(protocol_text(score.protocol), about=f"{score.protocol['aggregate']}, seeds {', '.join(map(str, score.seeds))}")
+    remarks += [f"diverged: {_seeds(score.diverged)}"] if score.diverged else []
+    remarks += ["not above the floor"] if score.value is not None and not score.has_learnt else []
+    how = Cell(protocol, about="" if score.protocol["name"] == OWN_HEAD else f"{score.protocol['aggregate']}, {_seeds(score.seeds)}")
     lines = []
     for metric in score.metrics or [score.headline]:
         spread = score.metrics.get(metric)
@@ -161,5 +192,9 @@ def _score_lines(panel: Panel, title: str, entry: Entry) -> list[Line]:
             EMPTY if spread.interval is None else Cell(" to ".join(f"{100 * end:.2f}" for end in spread.interval), spread.interval[0])]
         lines.append(Line(name, entry.owner or entry.curve, (
             place_hours(score.hours), Cell(title), Cell(metric, about="headline" if metric == score.headline else ""), *numbers,
-            percent(kept), percent(score.constant_metrics.get(metric)), protocol, Cell("; ".join(remarks))), score.role))
+            percent(kept), percent(score.constant_metrics.get(metric)), how, Cell("; ".join(remarks))), score.role))
     return lines
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -15,7 +15,7 @@ from dataset.errors import UserError
 from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.report.run import Run, number
 from evaluation.scoring.panels import Panel, panels
-from evaluation.scoring.results import FILE_NAME, IDENTITY, Row, read_results, same_score
+from evaluation.scoring.results import FILE_NAME, IDENTITY, Row, identity, read_results
 from evaluation.scoring.statistics import AGGREGATES
 
 NEEDED = ("role", "folder", "headline", "seed", "protocol", *IDENTITY, "metrics", "constant_metrics", "diverged", "selected_on_dev",
@@ -52,7 +52,8 @@ def read_scores(runs: Sequence[Run], folders: Sequence[Path]) -> Scores:
         for row in _complete(read_results(source), source / FILE_NAME, notes):
             run, folder = _owner(row, own, own.get(place))
             if row["role"] == "marker" and run is None:
-                notes.append(f"{source / FILE_NAME}: {row['model']} is a marker of a run that is not in this report; left out")
+                notes.append(f"{source / FILE_NAME}: {row['model']} is a marker of {folder.parent.parent}, which is not in this report; "
+                             "left out")
                 continue
             found.append((row, folder, run.name if run else None))
     found = _once(found)
@@ -103,7 +104,7 @@ def _once(found: list[tuple[Row, Path, str | None]]) -> list[tuple[Row, Path, st
     for entry in found:
         row, _, owner = entry
         same = kept.setdefault((owner, row["model"], row["task"], row["seed"], row["weights_sha256"]), [])
-        if not any(same_score(row, other) and row["protocol"] == other["protocol"] for other, *_ in same):
+        if not any(identity(row) == identity(other) and row["protocol"] == other["protocol"] for other, *_ in same):
             same.append(entry)
     return [entry for same in kept.values() for entry in same]
 

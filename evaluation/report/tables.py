@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.report.run import Run, number
+from evaluation.scoring.panels import counted
 
 NONE = "–"
 MISSING = object()
@@ -145,9 +146,9 @@ def differing_flags(runs: Sequence[Run]) -> Table:
         found = [run.flags.get(name, MISSING) for run in runs]
         if any(value != found[0] or type(value) is not type(found[0]) for value in found):
             lines.append(Line(str(name), "", tuple(Cell(NONE if value is MISSING else _text(value)) for value in found)))
-    same = len(names) - len(lines)
+    same = counted(len(names) - len(lines), "other flag")
     return Table("Flags that differ", ("flag", *(run.name for run in runs)), ("words",) * len(runs), tuple(lines),
-                 (f"The other {same} flags are the same in all of these runs.",))
+                 (f"The same in all of these runs: {same}.",))
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from dataset.errors import UserError
 from pretraining.run_folder import UNFINISHED_REASONS
 
 MARKER_NAME = re.compile(r"progress_[0-9.]+_step_[0-9]+")
+SAVED_NAME = re.compile(r"seed_[0-9]+_[0-9a-f]{8}$")
 NEEDED_STATE = ("progress", "step", "hours")
 
 
@@ -41,8 +42,13 @@ def is_export(folder: Path) -> bool:
 
 
 def model_candidate(folder: Path) -> Candidate:
-    """A single model under the name of its folder, with its place in a run where it is an export."""
-    return Candidate(folder.resolve().name, folder, "model", read_marker(folder) if is_export(folder) else None)
+    """A single model under the name of its folder, with its place in a run where it is an export.
+
+    One that --save_models kept goes by its model's name too, since many are called seed_1.
+    """
+    place = folder.resolve()
+    name = f"{place.parent.parent.name} {place.name}" if SAVED_NAME.search(place.name) else place.name
+    return Candidate(name, folder, "model", read_marker(folder) if is_export(folder) else None)
 
 
 def named_candidate(text: str) -> Candidate:
@@ -76,8 +82,9 @@ def find_markers(run_dir: Path) -> list[Candidate]:
         raise UserError(f"--run_dir {run_dir}: no such folder; give the folder of a run, which holds finetune/")
     markers = markers_there(run_dir)
     if not markers:
-        below = sorted({path.parent.parent for path in run_dir.glob("*/**/finetune/progress_*_step_*")})
-        hint = f"did you mean {below[0]}?" if below else "has the run passed a marker yet?"
+        near = sorted({path.parent.parent for path in run_dir.glob("*/**/finetune/progress_*_step_*")})
+        near += [parent for parent in run_dir.resolve().parents[:2] if markers_there(parent)]
+        hint = f"did you mean {near[0]}?" if near else "has the run passed a marker yet?"
         raise UserError(f"--run_dir {run_dir}: no finetune/progress_*_step_*/ in it; {hint}")
     return markers
 

@@ -1,7 +1,7 @@
 """The scores of an export in its model card: the `model-index` that the hub reads, and a table that people read.
 
-The card is the export's README.md; what else stands in it stays. A score says its protocol and seeds, because a number without them cannot
-be compared. Scores of an earlier call under other protocols stay until they are taken again under the same name.
+The card is the export's README.md; what else stands in it stays, also scores that other folders of results put there. A score says its
+protocol and seeds, because a number without them cannot be compared.
 """
 
 import re
@@ -13,16 +13,23 @@ from dataset.files import reason, whole_file
 from evaluation.scoring.results import Row
 from evaluation.scoring.statistics import Score, summarise
 from evaluation.scoring.tables import how_scored
+from evaluation.tasks.table import TASKS
 from evaluation.tasks.task import Task
 
 FILE_NAME = "README.md"
 BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
 HUB_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "exact": "exact_match"}
 """Our names where the hub has others."""
+OFFICIAL_DEV_SIZES = {"CoLA": 1043, "SST-2": 872, "MRPC": 408, "STS-B": 1500, "QQP": 40430, "MNLI": 9815, "QNLI": 5463, "RTE": 277,
+                      "WNLI": 71, "AX": 1104, "SQuAD-1.1": 10570, "SQuAD-2.0": 11873}
+"""Examples of each published dev set, of MNLI's matched one."""
 
 
 def update_card(folder: Path, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
-    """Write the scores in `rows` (complete ones, of the model in `folder`) into its card. UserError where the card cannot be written."""
+    """Write the scores in `rows` (all complete ones that there are of the model in `folder`) into its card.
+
+    Rows of tasks that are not among `tasks` and not ours are left as the card has them. UserError where the card cannot be written.
+    """
     from huggingface_hub import ModelCard, ModelCardData
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -30,8 +37,8 @@ def update_card(folder: Path, rows: Sequence[Row], tasks: Sequence[Task]) -> Non
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else f"---\nlibrary_name: transformers\n---\n\n# {folder.name}\n"
         card = ModelCard(text)
-        scores = [score for score in summarise(rows) if score.value is not None]
-        known = {task.name: task for task in tasks}
+        known = {task.name: task for task in (*TASKS, *tasks)}
+        scores = [score for score in summarise([row for row in rows if row["task"] in known]) if score.value is not None]
         results = [result for score in scores for result in _results(score, known[score.task])]
         metadata = card.data.to_dict()
         name = metadata.get("model_name") or folder.resolve().name
@@ -47,12 +54,14 @@ def update_card(folder: Path, rows: Sequence[Row], tasks: Sequence[Task]) -> Non
             card.save(partial)
     except OSError as error:
         raise UserError(f"{path}: the scores cannot be written into it ({reason(error)}); glue.json has them") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: its metadata cannot be read ({one_line(error)[:200]}); glue.json has the scores") from None
 
 
 def _key(result) -> tuple:
-    return result.dataset_type, result.dataset_config, result.dataset_split, result.metric_type, (result.metric_args or {}).get("protocol")
+    said = result.metric_args if isinstance(result.metric_args, dict) else {}
+    return (result.dataset_type, result.dataset_config, result.dataset_split, result.metric_type, result.metric_name,
+            *(said.get(name) for name in ("protocol_sha256", "how", "started_from", "teacher_sha256")))
 
 
 def _results(score: Score, task: Task) -> list:
@@ -60,43 +69,55 @@ def _results(score: Score, task: Task) -> list:
 
     results = []
     for metric, spread in score.metrics.items():
-        name, _, split = metric.partition("/")
+        name, _, part = metric.partition("/")
         arguments = {"protocol": f"{score.protocol['name']} v{score.protocol['version']}", "protocol_sha256": score.protocol["sha256"],
-                     "aggregate": score.protocol["aggregate"], "seeds": list(score.seeds), "values": list(spread.values),
-                     "selected_on_dev": score.selected_on_dev, "started_from": score.start}
+                     "how": score.rows[0]["mode"], "aggregate": score.protocol["aggregate"], "seeds": list(score.seeds),
+                     "values": list(spread.values), "selected_on_dev": score.selected_on_dev, "started_from": score.start,
+                     "teacher_sha256": score.rows[0]["teacher_sha256"], "changed": list(score.protocol["changed"])}
         kind = {"regression": "text-similarity", "span": "question-answering"}.get(task.kind, "text-classification")
+        examples = {"dev_examples": score.rows[0]["dev_size"], "sha256": score.rows[0]["data_sha256"]}
         results.append(EvalResult(
-            task_type=kind, task_name=task.name, dataset_type=_data_set(task), dataset_name=task.name,
-            dataset_config=_config(task), dataset_split=_split(task, split), metric_type=HUB_METRICS.get(name, name), metric_name=name,
-            metric_value=score.aggregate(metric), metric_args=arguments,
+            task_type=kind, task_name=task.name, dataset_type=_data_set(score, task), dataset_name=task.name,
+            dataset_config=_config(score, task), dataset_split=_split(task, part), dataset_args=examples,
+            metric_type=HUB_METRICS.get(name, name), metric_name=metric, metric_value=score.aggregate(metric), metric_args=arguments,
         ))
     return results
 
 
-def _data_set(task: Task) -> str:
+def _is_official(score: Score, task: Task) -> bool:
+    """Whether all of the published dev set was scored: a part of it, or other text in its layout, is no result on it."""
+    return OFFICIAL_DEV_SIZES.get(task.name) == score.rows[0]["dev_size"]
+
+
+def _data_set(score: Score, task: Task) -> str:
+    if not _is_official(score, task):
+        return f"{task.name.lower()}, not the official dev set" if task.name in OFFICIAL_DEV_SIZES else task.name
     if task.kind == "span":
         return "squad_v2" if task.name.endswith("2.0") else "squad"
-    return "glue" if _config(task) is not None else task.name
+    return "glue"
 
 
-def _config(task: Task) -> str | None:
-    """GLUE's name of the task on the hub, None for a task of one's own."""
-    glue = {"CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI", "AX"}
-    return task.name.lower().replace("-", "") if task.name in glue else None
+def _config(score: Score, task: Task) -> str | None:
+    """GLUE's name of the task on the hub; None elsewhere."""
+    return task.name.lower().replace("-", "") if task.kind != "span" and _is_official(score, task) else None
 
 
-def _split(task: Task, split: str) -> str:
+def _split(task: Task, part: str) -> str:
+    """`part`: what follows the slash in a metric's name: of SQuAD a kind of question, else a dev set."""
     if task.name == "AX":
         return "test"
-    return f"validation_{split or 'matched'}" if task.name == "MNLI" else "validation"
+    if task.name == "MNLI":
+        return f"validation_{part or 'matched'}"
+    return part if part and task.kind != "span" else "validation"
 
 
 def _section(scores: Sequence[Score]) -> str:
-    lines = [BEGIN, "", "## Scores", "", "After fine-tuning on each task; dev sets, in percent.", "",
+    lines = [BEGIN, "", "## Scores", "", "On dev sets, in percent, after fine-tuning on each task where nothing else is said.", "",
              "| task | metric | score | deviation | constant prediction | how |", "|---|---|---|---|---|---|"]
     for score in scores:
         how = how_scored(score) + ("; chosen on this dev set" if score.selected_on_dev else "")
         how += f"; started from {score.start}" if score.start else ""
+        how += "; distilled from a teacher on the way" if score.rows[0]["teacher_sha256"] else ""
         for metric, spread in score.metrics.items():
             deviation = "-" if spread.deviation is None else f"{100 * spread.deviation:.2f}"
             floor = score.constant_metrics.get(metric)

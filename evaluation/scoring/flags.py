@@ -57,8 +57,8 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     how.add_argument("--seeds", metavar="1,2,3", help="one fine-tuning for each (default: the protocol's, or --seed)")
     how.add_argument("--start_from_mnli", **_switch(), help="RTE, MRPC and STS-B begin with an MNLI encoder; marked in results")
     how.add_argument("--teacher_path", type=Path, help="a model fine-tuned on the task: distil it on the way (--alpha, --temperature)")
-    how.add_argument("--do_train", **_switch(None), help="fine-tune; the default unless --do_eval is given alone")
-    how.add_argument("--do_eval", **_switch(None), help="score; alone: the model as it is, with the head it has")
+    how.add_argument("--do_train", **_switch(None), help="fine-tune; the default unless --do_eval or --do_predict is given without it")
+    how.add_argument("--do_eval", **_switch(None), help="score; without --do_train: the model as it is, with the head it has")
     how.add_argument("--do_predict", **_switch(), help="write predictions of the test sets as GLUE's server takes them")
     how.add_argument("--devices", default="auto", metavar="LIST",
                      help="cpu, cuda:0,cuda:1 (one fine-tuning on each at a time), cpu,cpu; auto: every GPU, or the CPU")
@@ -97,10 +97,23 @@ def check_flags(flags: argparse.Namespace) -> list[str]:
         raise UserError(f"--watch_seconds {flags.watch_seconds:g}: more than 0 would work")
     if flags.do_train is False and not flags.do_eval and not flags.do_predict:
         raise UserError("--do_train false without --do_eval or --do_predict leaves nothing to do")
+    if flags.save_models and scores_as_is(flags):
+        raise UserError("--save_models: nothing is trained without --do_train, so there is nothing to save")
     if flags.teacher_path is not None and scores_as_is(flags):
         raise UserError("--teacher_path: nothing is trained without --do_train, so there is nothing to distil into")
     given = {name: getattr(flags, name) for name in WITHOUT_EFFECT if getattr(flags, name) is not None}
-    return [f"--{name} {value}: no effect: {WITHOUT_EFFECT[name]}" for name, value in given.items()]
+    lines = [f"--{name} {value}: no effect: {WITHOUT_EFFECT[name]}" for name, value in given.items()]
+    if flags.start_from_mnli and not _starts(flags):
+        why = "nothing is trained" if scores_as_is(flags) else f"it is for {', '.join(MNLI_STARTS)}"
+        lines.append(f"--start_from_mnli: no effect: {why}")
+    return lines
+
+
+def _starts(flags: argparse.Namespace) -> dict[str, str] | None:
+    """What --start_from_mnli makes begin with MNLI, if anything."""
+    if not flags.start_from_mnli or scores_as_is(flags) or not any(task.name in MNLI_STARTS for task in selected_tasks(flags)):
+        return None
+    return MNLI_STARTS
 
 
 def scores_as_is(flags: argparse.Namespace) -> bool:
@@ -119,7 +132,12 @@ def selected_tasks(flags: argparse.Namespace) -> list[Task]:
     for name in (part.strip() for text in flags.task_name for part in text.split(",")):
         names += [task.name for task in GLUE if task.name != DIAGNOSTIC] if name.lower() == ALL_TASKS else [name]
     tasks = select_tasks(names, flags.task_file) if names or flags.task_file else []
-    return tasks + ([task_of_files(flags.train_file, flags.validation_file)] if flags.train_file else [])
+    tasks += [task_of_files(flags.train_file, flags.validation_file)] if flags.train_file else []
+    names = [task.name for task in tasks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tasks are called {twice}; another name in one of the files would work")
+    return tasks
 
 
 def select_protocol(flags: argparse.Namespace) -> Protocol:
@@ -129,11 +147,10 @@ def select_protocol(flags: argparse.Namespace) -> Protocol:
     if flags.seeds is not None and seed is not None:
         raise UserError("--seed and --seeds: two answers to one question; --seeds 1,2,3 is for several")
     seeds = _seeds(flags.seeds) if flags.seeds is not None else None if seed is None else check_seeds((seed,), "--seed")
-    starts = MNLI_STARTS if flags.start_from_mnli else None
+    starts = _starts(flags)
     if flags.protocol is None:
         protocol = flags_only(FineTuningSettings(**given), seeds or (FineTuningSettings().seed,))
         return protocol.with_flags({}, None, starts)
-    FineTuningSettings(**given)
     return read_protocol(flags.protocol).with_flags(given, seeds, starts)
 
 

@@ -113,6 +113,8 @@ def run_jobs(jobs: Iterable[Job], devices: list[str]) -> Iterator[Done]:
                     yield replace(future.result(), job=job)  # the caller's own object, not the copy that was sent
                 except BrokenExecutor:
                     yield Done(job, failure="its process was killed (out of memory?); fewer --devices may work")
+                except Exception as error:  # what cannot be sent back
+                    yield Done(job, failure=_failure(error))
 
 
 def _attempt(job: Job, device: str, threads: int | None = None) -> Done:
@@ -123,10 +125,12 @@ def _attempt(job: Job, device: str, threads: int | None = None) -> Done:
 
             torch.set_num_threads(threads)
         return _measure(job, device)
-    except UserError as error:
-        return Done(job, failure=one_line(error))
-    except (RuntimeError, MemoryError, OSError) as error:  # CUDA's out-of-memory error is a RuntimeError
-        return Done(job, failure=f"{type(error).__name__}: {one_line(error)[:300]}")
+    except Exception as error:  # of a model that nobody foresaw: it must not cost the others their scores
+        return Done(job, failure=_failure(error))
+
+
+def _failure(error: Exception) -> str:
+    return one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)[:300]}"
 
 
 def _measure(job: Job, device: str) -> Done:
@@ -140,16 +144,21 @@ def _measure(job: Job, device: str) -> Done:
     notes: list[str] = []
     if job.mode == AS_IT_IS:
         outcome = score_only(job.folder, data, job.settings, device=device, say=notes.append)
+        if job.row["start"] is not None:  # settings without effect here had it on the training before
+            notes = [note for note in notes if "no effect" not in note]
     else:
         outcome = fine_tune(job.folder, data, job.settings, teacher=job.teacher, device=device, save_to=job.save_to, say=notes.append)
-    if job.submit_to is not None:
+    if job.submit_to is not None and outcome.diverged:
+        notes.append(f"{job.name}: diverged, so there is nothing to submit")
+    elif job.submit_to is not None:
         for name, examples in data.test.items():
             write_submission(job.task, name, examples, outcome.test_outputs[name], job.submit_to)
     fields = {
         "metrics": outcome.metrics, "constant_metrics": outcome.constant_metrics, "diverged": bool(outcome.diverged),
-        "selected_on_dev": bool(outcome.selected_on_dev), "best_step": outcome.best_step, "train_size": outcome.train_size,
-        "dev_size": outcome.dev_size, "train_seconds": round(outcome.train_seconds, 3), "precision": outcome.precision,
-        "device": outcome.device, "new_weights": outcome.new_weights, "parameters": outcome.parameters,
+        "selected_on_dev": bool(outcome.selected_on_dev), "best_step": outcome.best_step, "history": outcome.history,
+        "train_size": outcome.train_size, "dev_size": outcome.dev_size, "train_seconds": round(outcome.train_seconds, 3),
+        "precision": outcome.precision, "device": outcome.device, "new_weights": outcome.new_weights, "parameters": outcome.parameters,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    return Done(job, fields, tuple(notes))
+    # What holds for every job is said once; evaluations are this one's.
+    return Done(job, fields, tuple(f"{job.name}, {note}" if note.startswith("step ") else note for note in notes))

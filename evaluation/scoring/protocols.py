@@ -16,14 +16,16 @@ from typing import Any
 import yaml
 
 from dataset.errors import UserError, nearest, one_line
-from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.fine_tuning.settings import SCORING_SETTINGS, FineTuningSettings
 from evaluation.scoring.statistics import AGGREGATES
+from evaluation.tasks.table import TASKS, plain_name
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "glue"
 KEYS = ("name", "version", "seeds", "aggregate", "settings", "grid", "tasks", "start_from")
 NEEDED = ("name", "version", "seeds", "aggregate", "settings")
-FLAGS = "flags"
-"""Name of what is no protocol but flags alone."""
+FLAGS, OWN_HEAD = "flags", "own head"
+"""Names of what is no protocol: flags alone, and nothing trained."""
+DEFAULTS = {item.name: item.default for item in fields(FineTuningSettings)}
 MNLI_STARTS = {"RTE": "MNLI", "MRPC": "MNLI", "STS-B": "MNLI"}
 """What --start_from_mnli means: the three tasks that published tables start from an MNLI model."""
 
@@ -41,12 +43,13 @@ class Protocol:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     start_from: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
-    """Settings, or `seeds` and `start_from`, that flags changed."""
+    """Settings, or `start_from`, that flags changed."""
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score."""
-        content = {name: getattr(self, name) for name in KEYS}
+        """Of everything that decides a fine-tuning and how several are put together; the seeds, which every result lists, are left out,
+        so that more of them may join."""
+        content = {name: getattr(self, name) for name in KEYS if name != "seeds"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -62,15 +65,25 @@ class Protocol:
 
     def with_flags(self, settings: Mapping[str, Any], seeds: Sequence[int] | None, start_from: Mapping[str, str] | None) -> "Protocol":
         """This protocol with what the command line says; a setting given there holds for every task and takes the place of its grid."""
-        changes = dict(settings)
-        kept = {task: {key: value for key, value in own.items() if key not in changes} for task, own in self.tasks.items()}
-        tasks = {task: own for task, own in kept.items() if own}
-        seeds = self.seeds if seeds is None else tuple(seeds)
-        start_from = self.start_from if start_from is None else dict(start_from)
-        grid = {key: values for key, values in self.grid.items() if key not in changes}
-        new = replace(self, settings=self.settings | changes, tasks=tasks, seeds=seeds, start_from=start_from, grid=grid)
-        said = [*changes, *(["seeds"] if seeds != self.seeds else []), *(["start_from"] if start_from != self.start_from else [])]
-        return replace(new, changed=tuple(said)) if new != self else self
+        own = [name for task in self.tasks.values() for name in task]
+        changes = {name: value for name, value in settings.items()
+                   if name in self.grid or name in own or self.settings.get(name, DEFAULTS[name]) != value}
+        kept = {task: {name: value for name, value in said.items() if name not in changes} for task, said in self.tasks.items()}
+        new = replace(
+            self, settings=self.settings | changes, tasks={task: said for task, said in kept.items() if said},
+            grid={name: values for name, values in self.grid.items() if name not in changes},
+            seeds=self.seeds if seeds is None else tuple(seeds), start_from=self.start_from if start_from is None else dict(start_from))
+        other = ["start_from"] if new.start_from != self.start_from else []
+        return replace(new, changed=(*sorted(changes), *other))
+
+
+def own_head_protocol(protocol: Protocol) -> Protocol:
+    """For models that are scored as they are: what of `protocol` still matters, without a seed."""
+    def scoring(said: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in said.items() if name in SCORING_SETTINGS}
+
+    tasks = {task: scoring(said) for task, said in protocol.tasks.items()}
+    return Protocol(OWN_HEAD, 1, (0,), "mean", scoring(protocol.settings), tasks=tasks)
 
 
 def flags_only(settings: FineTuningSettings, seeds: Sequence[int]) -> Protocol:
@@ -114,21 +127,40 @@ def _checked(path: Path, content: Any) -> Protocol:
         raise UserError(f"{path}: aggregate {content['aggregate']!r}; {' or '.join(AGGREGATES)} would work")
     seeds = check_seeds(content["seeds"], f"{path}: seeds")
     settings = _settings(path, "settings", content["settings"])
-    grid = {key: tuple(values) if isinstance(values, list) else () for key, values in _mapping(path, "grid", content.get("grid")).items()}
-    for key, values in grid.items():
-        if not values or len(set(map(repr, values))) != len(values):
-            raise UserError(f"{path}: grid of {key}: a list of different values would work")
-        for value in values:
-            _settings(path, "grid", {key: value})
-    tasks = {task: _settings(path, f"tasks: {task}", own) for task, own in _mapping(path, "tasks", content.get("tasks")).items()}
-    twice = next((key for own in (settings, *tasks.values()) for key in own if key in grid), None)
+    grid = {}
+    for name, values in _mapping(path, "grid", content.get("grid")).items():
+        typed = [_settings(path, "grid", {name: value})[name] for value in values] if isinstance(values, list) else []
+        if not typed or len(set(typed)) != len(typed):
+            raise UserError(f"{path}: grid of {name}: a list of different values would work")
+        grid[name] = tuple(typed)
+    tasks = {_task(task): _settings(path, f"tasks: {task}", own) for task, own in _mapping(path, "tasks", content.get("tasks")).items()}
+    twice = next((name for own in (settings, *tasks.values()) for name in own if name in grid), None)
     if twice is not None:
         raise UserError(f"{path}: {twice} is set and in the grid; one of the two would work")
-    starts = _mapping(path, "start_from", content.get("start_from"))
+    starts = _starts(path, content.get("start_from"))
+    protocol = Protocol(str(content["name"]), content["version"], seeds, content["aggregate"], settings, grid, tasks, starts)
+    try:
+        for task in ("", *tasks):
+            protocol.points(task)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return protocol
+
+
+def _task(name: Any) -> str:
+    """The task's own spelling of its name, where it is one of ours."""
+    return next((task.name for task in TASKS if plain_name(task.name) == plain_name(str(name))), str(name))
+
+
+def _starts(path: Path, value: Any) -> dict[str, str]:
+    said = _mapping(path, "start_from", value)
+    if wrong := [name for pair in said.items() for name in pair if not isinstance(name, str)]:
+        raise UserError(f"{path}: start_from: {wrong[0]!r} is no task; a mapping of names to names would work, such as RTE: MNLI")
+    starts = {_task(task): _task(first) for task, first in said.items()}
     looped = next((task for task, first in starts.items() if first in starts or first == task), None)
     if looped is not None:
         raise UserError(f"{path}: start_from {looped}: {starts[looped]}, which starts from another task itself; one step would work")
-    return Protocol(str(content["name"]), content["version"], seeds, content["aggregate"], settings, grid, tasks, starts)
+    return starts
 
 
 def check_seeds(values: Any, where: str) -> tuple[int, ...]:
@@ -136,7 +168,7 @@ def check_seeds(values: Any, where: str) -> tuple[int, ...]:
     is_good = isinstance(values, list | tuple) and values and all(type(value) is int and value >= 0 for value in values)
     if not is_good or len(set(values)) != len(values):
         raise UserError(f"{where} {values}: different whole numbers from 0 on would work, such as 1,2,3")
-    return tuple(values)
+    return tuple(sorted(values))
 
 
 def _mapping(path: Path, key: str, value: Any) -> dict:
@@ -148,7 +180,7 @@ def _mapping(path: Path, key: str, value: Any) -> dict:
 
 
 def _settings(path: Path, where: str, values: Any) -> dict[str, Any]:
-    """Settings in their own types; UserError with file and key for an unknown name or a value out of range."""
+    """Settings in their own types; UserError with file and key for an unknown name or a value of another type."""
     known = {item.name: item.metadata["type"] for item in fields(FineTuningSettings) if item.name != "seed"}
     checked = {}
     for name, value in _mapping(path, where, values).items():
@@ -156,10 +188,6 @@ def _settings(path: Path, where: str, values: Any) -> dict[str, Any]:
             hint = "; seeds is a key of the protocol" if name == "seed" else nearest(str(name), known)
             raise UserError(f"{path}: {where}: unknown setting {name}{hint}")
         checked[name] = _typed(path, where, name, value, known[name])
-    try:
-        FineTuningSettings(**checked)
-    except UserError as error:
-        raise UserError(f"{path}: {where}: {error}") from None
     return checked
 
 

@@ -79,15 +79,28 @@ class Score:
         return None if found is None else getattr(found, self.protocol["aggregate"])
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether the headline is above that of always giving the same answer."""
+        return self.value is not None and self.value > self.constant_metrics.get(self.headline, -math.inf)
+
+    @property
     def hours(self) -> float | None:
         """Training time on the budget's clock of a marker, else None."""
         return self.place.get("hours")
 
 
+def has_score(rows: Sequence[Row]) -> list[Row]:
+    """Rows that were scored, or would have been had they not diverged."""
+    return [row for row in rows if row["metrics"] or row["diverged"]]
+
+
 def summarise(rows: Sequence[Row]) -> list[Score]:
-    """Scores by model, then task, in the order in which `rows` (complete ones) first name them; of a grid only the best point."""
+    """Scores by model, then task, in the order in which `rows` (complete ones) first name them; of a grid only the best point.
+
+    A row of a set without labels (predicted for a submission) is no score.
+    """
     points: dict[tuple, list[Row]] = {}
-    for row in rows:
+    for row in has_score(rows):
         points.setdefault(_point(row), []).append(row)
     candidates: dict[tuple, list[Score]] = {}
     for found in points.values():
@@ -132,8 +145,8 @@ def _score(rows: list[Row]) -> Score:
 
 
 def _best(points: list[Score]) -> Score:
-    """The grid point with the best headline, the first of equals."""
-    best = max(points, key=lambda score: -math.inf if score.value is None else score.value)
+    """The grid point with the best headline among those with the fewest seeds that diverged; the first of equals."""
+    best = max(points, key=lambda score: (-len(score.diverged), -math.inf if score.value is None else score.value))
     return best if len(points) == 1 else Score(**{**vars(best), "selected_on_dev": True})
 
 
@@ -145,7 +158,8 @@ def average(scores: Sequence[Score], tasks: Sequence[str]) -> float | None:
 
 
 def retention(score: Score, teacher: Score) -> float | None:
-    """The share of the teacher's headline that a model keeps; None where either has none or the teacher's is not above 0."""
-    if score.value is None or not teacher.value or teacher.value <= 0:
+    """The share of the teacher's headline that a model keeps; None where either has none, or the teacher's says nothing: it is not above
+    0, or not above a constant prediction."""
+    if score.value is None or teacher.value is None or teacher.value <= 0 or not teacher.has_learnt:
         return None
     return score.value / teacher.value

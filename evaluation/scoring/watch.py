@@ -6,44 +6,43 @@ from pathlib import Path
 
 from dataset.errors import UserError, one_line
 from evaluation.scoring.candidates import Candidate, markers_there, run_state
-from evaluation.scoring.results import Row
 
 
 def watch(
-    run_dir: Path, score: Callable[[list[Candidate]], list[Row]], seconds: float, say: Callable[[str], None] = print,
+    run_dir: Path, score: Callable[[list[Candidate]], None], seconds: float, say: Callable[[str], None] = print,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Row]:
-    """Call `score` with each new marker, oldest first, looking every `seconds`; return the rows of all that are there in the end.
+) -> None:
+    """Call `score` with each new marker, oldest first, looking every `seconds`.
 
     A marker that a resumed run wrote again under its old name is new. A run that was stopped on the way is waited for: it may be resumed.
     A marker that cannot be scored is told at once, the others go on, and the watch ends with a UserError.
     """
-    rows: dict[tuple[str, int], list[Row]] = {}
+    seen: set[tuple[str, int] | None] = {None}
     failures: list[str] = []
     is_told = False
     while True:
         has_ended = run_state(run_dir)  # before the markers: none appears after the summary
-        new = [marker for marker in markers_there(run_dir) if _version(marker) not in rows]
+        new = [marker for marker in markers_there(run_dir) if _version(marker) not in seen]
         if new:
             is_told = False
             for marker in new:
                 if (version := _version(marker)) is None:
                     continue
+                seen.add(version)
                 try:
-                    rows[version] = score([marker])
+                    score([marker])
                 except UserError as error:
-                    rows[version] = []
                     failures.append(f"{marker.name}: {one_line(error)}")
                     say(failures[-1])
             continue
+        scored = len(seen) - 1 - len(failures)
         if has_ended is not None:
-            say(f"{run_dir}: the run has ended ({has_ended}), {len(rows) - len(failures)} markers are scored")
+            say(f"{run_dir}: the run has ended ({has_ended}), {scored} markers are scored")
             if failures:
-                raise UserError(f"{len(failures)} of {len(rows)} markers could not be scored, the others are kept: {failures[0]}")
-            there = {_version(marker) for marker in markers_there(run_dir)}
-            return [row for version, found in rows.items() if version in there for row in found]
+                raise UserError(f"{len(failures)} of {len(seen) - 1} markers could not be scored, the others are kept: {failures[0]}")
+            return
         if not is_told:
-            say(f"{run_dir}: {len(rows)} markers are scored; waiting for the next (Ctrl-C ends the watch, the run goes on)")
+            say(f"{run_dir}: {scored} markers are scored; waiting for the next (Ctrl-C ends the watch, the run goes on)")
             is_told = True
         sleep(seconds)
 

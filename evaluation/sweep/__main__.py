@@ -18,7 +18,7 @@ from evaluation.sweep.recipe import Recipe, read_recipe
 from evaluation.sweep.record import Lock, Record
 from evaluation.sweep.render import as_text, plan_text, write_table
 from evaluation.sweep.runs import Run, check_files, make_runs
-from evaluation.sweep.scoring import Scoring, read_scoring, score_all, scoring_command
+from evaluation.sweep.scoring import Scoring, check_scoring, read_scoring, score_all, scoring_command
 from evaluation.sweep.table import make_table
 from evaluation.sweep.training import fits, needed, shown, train_all, training_command
 
@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     record.check(runs)
     notes = [*recipe.notes]
     if not (flags.score or flags.table) or flags.run:
-        notes += check_files(recipe, [run for run in runs if not record.state(run).is_finished])
+        longest = scoring.longest if scoring is not None else 0
+        notes += check_files(recipe, [run for run in runs if not record.state(run).is_finished], longest)
+    if scoring is not None and (flags.run or flags.score or not flags.table):  # a table alone needs neither data nor models
+        check_scoring(recipe, scoring, runs, here=flags.run or flags.score)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if flags.print_commands:

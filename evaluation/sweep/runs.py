@@ -21,7 +21,7 @@ from evaluation.sweep.recipe import Recipe, Words
 from pretraining.args.parser import INFO, parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch
-from pretraining.preflight import make_plan
+from pretraining.preflight import Plan, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ("output_dir", "job_name", "current_run_id")
@@ -64,10 +64,11 @@ def make_runs(recipe: Recipe) -> list[Run]:
     return runs
 
 
-def check_files(recipe: Recipe, runs: Sequence[Run]) -> list[str]:
+def check_files(recipe: Recipe, runs: Sequence[Run], longest: int = 0) -> list[str]:
     """Teacher, student, shards and folder of every point of `runs` as the trainer would check them; notes on flags, each once.
 
-    UserError, which names the point, for the first that cannot work, and for two points that files make one run.
+    UserError, which names the point, for the first that cannot work, for a student without positions for the `longest` text that it will
+    be scored on, and for two points that files make one run.
     """
     launch = _launch(recipe.launcher)
     first: dict[str, Run] = {}
@@ -78,12 +79,22 @@ def check_files(recipe: Recipe, runs: Sequence[Run]) -> list[str]:
     for run in first.values():
         with _named(recipe, run.point):
             plan = make_plan(resolve(parse(list(run.words)), launch))
+            positions = _positions(plan)
+            if positions is not None and longest > positions:
+                raise UserError(f"score: --max_seq_length {longest}: the student has {positions} positions; give {positions} or less")
         found = plan.resolved.args.as_dict()
         planned.append((run, {name: value for name, value in found.items() if name not in FREE}))
         for note in plan.resolved.notes:
             notes.setdefault(note, run.point.id)
     _check_distinct(recipe, planned)
     return [f"{point}: {note}" for note, point in notes.items()]
+
+
+def _positions(plan: Plan) -> int | None:
+    """How many word pieces a student can read; None where its config does not say."""
+    config, family = plan.student.config, plan.student.architecture
+    positions = config.get("max_position_embeddings")
+    return positions - family.reserved_positions(config) if isinstance(positions, int) and positions > 0 else None
 
 
 def launcher_words(launcher: str | None) -> list[str]:

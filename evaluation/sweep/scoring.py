@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import UserError
-from evaluation.scoring.candidates import markers_there, named_candidate
-from evaluation.scoring.flags import check_flags, make_parser, select_protocol, selected_tasks
+from evaluation.fine_tuning.checks import check_teacher
+from evaluation.scoring.candidates import Candidate, check_names, markers_there, named_candidate
+from evaluation.scoring.flags import check_flags, make_parser, scores_as_is, select_protocol, selected_tasks
+from evaluation.scoring.jobs import Source, select_devices
+from evaluation.scoring.plan import Planner, Wanted
 from evaluation.scoring.protocols import Protocol
-from evaluation.scoring.results import add_result, read_results
+from evaluation.scoring.results import Known, add_results, read_results
 from evaluation.sweep.child import StopWish, run_logged
 from evaluation.sweep.recipe import Recipe
 from evaluation.sweep.record import Lock, Record
@@ -27,11 +30,20 @@ BESIDE = ("teacher", "baseline")
 
 @dataclass(frozen=True)
 class Scoring:
-    """What the recipe's `score` means: its words for run_glue.py, the protocol with what they change, the tasks in order."""
+    """What the recipe's `score` means: its words for run_glue.py, the protocol with what they change, the tasks in order, what is wanted
+    beside these, the recipe's baselines, and whether the runs' own teacher is one too."""
 
     words: tuple[str, ...]
     protocol: Protocol
     tasks: tuple[Task, ...]
+    wanted: Wanted
+    baselines: tuple[Candidate, ...]
+    with_teacher: bool
+
+    @property
+    def longest(self) -> int:
+        """Word pieces that a model must have positions for."""
+        return max(settings.max_seq_length for task in self.tasks for settings in self.protocol.points(task.name))
 
 
 def read_scoring(recipe: Recipe) -> Scoring | None:
@@ -47,15 +59,53 @@ def read_scoring(recipe: Recipe) -> Scoring | None:
     try:
         flags = make_parser("").parse_args(["--run_dir", str(recipe.folder), *words])
         check_flags(flags)
-        for text in flags.baseline:
-            folder = named_candidate(text).folder
-            if not folder.is_dir():
-                raise UserError(f"--baseline {text}: {folder}: no such folder")
-        if flags.glue_dir is not None and not flags.glue_dir.is_dir():
-            raise UserError(f"--glue_dir {flags.glue_dir}: no such folder; it holds SST-2/train.tsv, SST-2/dev.tsv, RTE/ ...")
-        return Scoring(tuple(words), select_protocol(flags), tuple(selected_tasks(flags)))
+        if scores_as_is(flags):
+            raise UserError("without do_train models are scored with the heads that they have, and a run's exports have none for a task; "
+                            "without do_eval, or with do_train: true, would work")
+        wanted = Wanted(recipe.folder, Source(flags.glue_dir, flags.dataset_name, flags.do_predict), teacher=flags.teacher_path,
+                        devices=flags.devices, predict=flags.do_predict)
+        return Scoring(tuple(words), select_protocol(flags), tuple(selected_tasks(flags)), wanted,
+                       tuple(named_candidate(text) for text in flags.baseline), flags.with_teacher)
     except UserError as error:
         raise UserError(f"{recipe.path}: score: {error}") from None
+
+
+def check_scoring(recipe: Recipe, scoring: Scoring, runs: Sequence[Run], *, here: bool) -> None:
+    """Everything that run_glue.py would find wrong after the training and that can be known before it: data, teacher, baselines, their
+    names and, if it is `here` that scores are computed, devices. UserError, which begins with the recipe's name.
+
+    Imports torch only where `devices` names a GPU.
+    """
+    try:
+        planner = Planner(scoring.tasks, scoring.protocol, scoring.wanted)
+        if scoring.wanted.teacher is not None:
+            for task in scoring.tasks:
+                for settings in scoring.protocol.points(task.name):
+                    check_teacher(scoring.wanted.teacher, task, settings)
+        teachers = [_teacher(runs)] if scoring.with_teacher else []
+        check_names([*teachers, *scoring.baselines])
+        for model in scoring.baselines:
+            try:
+                planner.check(model)
+            except UserError as error:
+                raise UserError(f"--baseline {model.name}={model.folder}: {error}") from None
+        for model in teachers:
+            planner.check(model)
+        if here and any(name.strip() not in ("auto", "cpu") for name in scoring.wanted.devices.split(",")):
+            select_devices(scoring.wanted.devices)
+    except UserError as error:
+        raise UserError(f"{recipe.path}: score: {error}") from None
+
+
+def _teacher(runs: Sequence[Run]) -> Candidate:
+    """The one teacher of all `runs`; UserError where there is none, or more than one."""
+    folders = list(dict.fromkeys(run.flags["teacher_path"] if run.flags["distillation"] else None for run in runs))
+    if len(folders) > 1:
+        raise UserError(f"with_teacher: the runs have {len(folders)} teachers ({', '.join(map(str, folders))}), and their table one; "
+                        "baselines: {teacher: FOLDER} would work")
+    if folders[0] is None:
+        raise UserError("with_teacher: the runs are not distilled; baselines: {teacher: FOLDER} would work")
+    return Candidate("teacher", Path(folders[0]), "teacher")
 
 
 def scoring_command(scoring: Scoring, run: Run) -> list[str]:
@@ -93,9 +143,10 @@ def score_all(
 
 
 def _hand_on(folder: Path, others: Sequence[Path]) -> None:
-    """Put what `others` know of teacher and baselines into the glue.json of `folder`."""
-    known = read_results(folder)
+    """Put what `others` know of teacher and baselines into the glue.json of `folder`, each score once."""
+    known, new = Known(read_results(folder)), []
     for row in [row for other in others for row in read_results(other) if row.get("role") in BESIDE]:
-        if row not in known:
-            known.append(row)
-            add_result(folder, row)
+        if known.find(row) is None:
+            known.add(row)
+            new.append(row)
+    add_results(folder, new)

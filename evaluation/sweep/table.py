@@ -6,6 +6,7 @@ standard deviation over the seeds of training. Teacher and baselines are one mod
 average is of the same tasks for all, or there is none.
 """
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset.errors import UserError
+from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.scoring.candidates import markers_there
-from evaluation.scoring.results import MEASURED, Row, read_results
+from evaluation.scoring.results import Row, is_complete, read_results
 from evaluation.scoring.statistics import Score, Spread, average, retention, spread, summarise
 from evaluation.sweep.recipe import Recipe
 from evaluation.sweep.record import Record
@@ -72,7 +74,8 @@ class _Scored:
 def make_table(recipe: Recipe, scoring: Scoring, runs: Sequence[Run], record: Record) -> Table:
     """The table of all that is scored under the recipe's protocol, with the settings that the recipe gives it."""
     tasks = tuple(task.name for task in scoring.tasks)
-    rows = _on_one_data({run.id: _rows(run, scoring) for run in runs})
+    taught = None if scoring.wanted.teacher is None else fingerprint(scoring.wanted.teacher)
+    rows = _on_one_data({run.id: _rows(run, scoring, taught) for run in runs})
     other = sum(len(read_results(run.folder)) for run in runs) - sum(map(len, rows.values()))
     beside = _beside([row for found in rows.values() for row in found if row["role"] in BESIDE])
     teacher = next((scores for scores in beside.values() if next(iter(scores.values())).role == "teacher"), {})
@@ -92,7 +95,8 @@ def make_table(recipe: Recipe, scoring: Scoring, runs: Sequence[Run], record: Re
     if any(row["selected_on_dev"] for found in rows.values() for row in found) or scoring.protocol.grid:
         notes.append("the best grid point or evaluation was chosen on the dev sets that are shown, so the scores are optimistic")
     if other:
-        notes.append(f"{other} results under other protocols, settings, tasks or data are left out")
+        notes.append(f"{other} results under other protocols, settings, seeds, tasks or data, of other teachers or older weights are "
+                     "left out")
     return Table(recipe.name, tuple(recipe.grid), tasks, tuple(lines), tuple(missing), tuple(notes))
 
 
@@ -100,21 +104,35 @@ def _protocol(scoring: Scoring) -> str:
     protocol = scoring.protocol
     name = "settings from flags" if protocol.name == "flags" else f"protocol {protocol.name} v{protocol.version}"
     changed = f" with other {', '.join(protocol.changed)}" if protocol.changed else ""
-    return f"{name}{changed} ({protocol.sha256[:8]}), {protocol.aggregate} of seeds {', '.join(map(str, protocol.seeds))} of fine-tuning"
+    teacher = "" if scoring.wanted.teacher is None else f", distilled from {scoring.wanted.teacher} on the way"
+    return (f"{name}{changed} ({protocol.sha256[:8]}), {protocol.aggregate} of seeds {', '.join(map(str, protocol.seeds))} of fine-tuning"
+            f"{teacher}")
 
 
-def _rows(run: Run, scoring: Scoring) -> list[Row]:
-    """The complete rows of a run's glue.json under the wanted protocol, settings and tasks included."""
+def _rows(run: Run, scoring: Scoring, taught: str | None) -> list[Row]:
+    """The complete rows of a run's glue.json that the recipe asks for: its protocol (settings and starts included), seeds, tasks, way of
+    scoring, and the teacher in fine-tuning whose fingerprint is `taught`. Of a model whose weights have changed only the newest.
+    """
     tasks, protocol = {task.name for task in scoring.tasks}, scoring.protocol.describe()
-    return [row for row in read_results(run.folder)
-            if row["task"] in tasks and row.get("protocol") == protocol and all(name in row for name in MEASURED)]
+    wanted = {"protocol": protocol, "mode": scoring.wanted.mode, "teacher_sha256": taught}
+    found = [row for row in read_results(run.folder)
+             if row["task"] in tasks and row["seed"] in scoring.protocol.seeds and is_complete(row)
+             and all(row.get(name) == value for name, value in wanted.items())]
+    newest = {row["model"]: row["weights_sha256"] for row in found if row["role"] not in BESIDE}
+    return [row for row in found if row["role"] in BESIDE or row["weights_sha256"] == newest[row["model"]]]
+
+
+def _data(row: Row) -> str:
+    """What a row was scored on and, where its encoder was fine-tuned on something first, began with."""
+    start = row["start"] and {name: value for name, value in row["start"].items() if name != "settings"}
+    return json.dumps([row["task_version"], row["data_sha256"], start], sort_keys=True)
 
 
 def _on_one_data(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Of each task only what was scored on the data of most rows: two versions of a dev set do not belong in one column."""
-    data = Counter((row["task"], row["task_version"], row["data_sha256"]) for found in rows.values() for row in found)
-    kept = {task: (version, digest) for (task, version, digest), _ in reversed(data.most_common())}
-    return {name: [row for row in found if (row["task_version"], row["data_sha256"]) == kept[row["task"]]] for name, found in rows.items()}
+    """Of each task only what was scored on the data, and from the start, of most rows: two dev sets do not belong in one column."""
+    data = Counter((row["task"], _data(row)) for found in rows.values() for row in found)
+    kept = {task: content for (task, content), _ in reversed(data.most_common())}
+    return {name: [row for row in found if _data(row) == kept[row["task"]]] for name, found in rows.items()}
 
 
 def _beside(rows: Sequence[Row]) -> dict[str, dict[str, Score]]:

@@ -69,7 +69,8 @@ ALIASES = {"squad": "squad1.1", "squadv1": "squad1.1", "squadv1.1": "squad1.1", 
            "diagnostic": "ax", "mnlim": "mnli", "qnliv2": "qnli"}
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A task's name without what people spell differently: case, dashes, underscores."""
     short = name.strip().lower().replace("-", "").replace("_", "")
     return ALIASES.get(short, short)
 
@@ -79,19 +80,19 @@ def select_tasks(names: list[str], own: Sequence[Path] = ()) -> list[Task]:
 
     Raises UserError for an unknown name, for no task at all, and for a task of one's own that is called like another.
     """
-    known = {_plain(task.name): task for task in TASKS}
+    known = {plain_name(task.name): task for task in TASKS}
     tasks = []
     for path in own:
         task = read_own_task(path)
-        if (same := known.setdefault(_plain(task.name), task)) is not task:
+        if (same := known.setdefault(plain_name(task.name), task)) is not task:
             raise UserError(f"{path}: another task is called {same.name!r} already; another name than {task.name!r} would work")
         tasks.append(task)
     wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
-    unknown = [name for name in wanted if _plain(name) not in known]
+    unknown = [name for name in wanted if plain_name(name) not in known]
     if unknown or not (wanted or tasks):
-        found = f"unknown task {unknown[0]!r}{nearest(_plain(unknown[0]), known)}" if unknown else "no task named"
+        found = f"unknown task {unknown[0]!r}{nearest(plain_name(unknown[0]), known)}" if unknown else "no task named"
         raise UserError(f"--task_name: {found}; known tasks are {', '.join(task.name for task in known.values())}")
-    return list(dict.fromkeys([*(known[_plain(name)] for name in wanted), *tasks]))
+    return list(dict.fromkeys([*(known[plain_name(name)] for name in wanted), *tasks]))
 
 
 def load_task(task: Task, glue_dir: Path | None, *, dataset_name: str | None = None, test: bool = False) -> TaskData:

@@ -2,7 +2,15 @@
 
 from dataset.errors import UserError
 from pretraining.args.parser import INFO, Args
-from pretraining.objectives.catalog import COMPOSITES, DEFAULT_ALPHAS, OBJECTIVES, Part, parse_method
+from pretraining.objectives.catalog import (
+    COMPOSITES,
+    DEFAULT_ALPHAS,
+    DEFAULT_TRUNCATED_TARGET,
+    OBJECTIVES,
+    UNNORMALISED,
+    Part,
+    parse_method,
+)
 
 NSP_MODEL = "bert-mlm-nsp"
 ALPHAS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
@@ -25,11 +33,13 @@ def resolve_methods(args: Args) -> list[Part]:
     needing = [part.name for part in methods if OBJECTIVES[part.name].teacher]
     if needing and not flags.distillation:
         raise UserError(f"--method {flags.method}: {needing[0]} needs a teacher; give --distillation --teacher_path FOLDER")
+    if flags.teacher_cache is not None and not flags.distillation:
+        raise UserError("--teacher_cache without --distillation; add --distillation, or leave the stored teacher out")
     if flags.distillation and not needing:
         raise UserError(f"--distillation with --method {flags.method}: no objective of it learns from a teacher; "
                         "leave --distillation out, or add one such as hidden_mse")
-    if flags.distillation and flags.teacher_path is None:
-        raise UserError("--distillation needs --teacher_path, a Hugging Face folder")
+    if flags.distillation and flags.teacher_path is None and flags.teacher_cache is None:
+        raise UserError("--distillation needs --teacher_path, a Hugging Face folder (or --teacher_cache, its stored outputs)")
     _check_options(args, methods)
     if flags.student_layers is not None and flags.student_initialize is not True:
         raise UserError("--student_layers says what a bare --student_initialize copies; give both")
@@ -68,6 +78,30 @@ def _check_options(args: Args, methods: list[Part]) -> None:
         if said and not any(option in entry.options for entry in entries):
             owners = [name for name, entry in (OBJECTIVES | COMPOSITES).items() if option in entry.options]
             raise UserError(f"--{option} belongs to {', '.join(owners)}, and --method is {flags.method}; leave it out")
+    _check_truncation(args, methods)
+    if flags.aug and flags.teacher_cache is not None:
+        raise UserError("--aug changes what teacher and student read, and --teacher_cache holds what the teacher made of the text as it "
+                        "is; leave one of them out")
     learning_text = next((part.name for part in methods if OBJECTIVES[part.name].labels), None)
     if flags.aug and learning_text is not None:
         raise UserError(f"--aug replaces the text that {learning_text} learns; it works with objectives that only look at the teacher")
+
+
+def _check_truncation(args: Args, methods: list[Part]) -> None:
+    """Whether every objective between logits can do with what --truncated_target leaves of them; sets its default where it is in force."""
+    flags = args.distillation
+    if flags.truncation_factor is None and flags.teacher_cache is None:
+        if flags.truncated_target is not None:
+            raise UserError(f"--truncated_target {flags.truncated_target} is about truncated targets; give --truncation_factor K or "
+                            "--teacher_cache DIR too")
+        return
+    able = [part.name for part in methods if OBJECTIVES[part.name].truncated]
+    if flags.truncated_target is None and able:
+        flags.truncated_target = DEFAULT_TRUNCATED_TARGET
+    for name in able:
+        kinds = OBJECTIVES[name].truncated
+        if flags.truncated_target not in kinds:
+            raise UserError(f"--truncated_target {flags.truncated_target}: {name} works with {', '.join(kinds)}")
+        if name == "logit" and flags.truncated_target == UNNORMALISED and flags.temperature != 1:
+            raise UserError(f"--truncated_target {UNNORMALISED}: probabilities at --temperature {flags.temperature:g} follow from all "
+                            "logits; --temperature 1 works, or rest")

@@ -50,6 +50,9 @@ class ModelFlags:
     max_position_embeddings: int = flag(None, "default: the teacher's; 512 from scratch", parse_int)
     type_vocab_size: int = flag(None, "default: the teacher's; 2 from scratch", parse_int)
     initializer_range: float = flag(None, "default: the teacher's; 0.02 from scratch", float)
+    sinusoidal_pos_embds: bool = flag(
+        False, "a DistilBERT from scratch has fixed sine and cosine position embeddings, as its original configurations say; default: "
+        "random ones that are learnt")
     add_nsp: bool = flag(False, "next-sentence prediction too: --model_type bert-mlm-nsp, and nsp added to --method")
     encoder_ln_mode: str = flag(
         None, "where the encoder normalises; default: as the architecture does, but a BERT or RoBERTa from scratch is pre-ln; pre-ln turns "

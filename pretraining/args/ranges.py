@@ -96,7 +96,7 @@ def _check_paths(args: Args) -> None:
     if args.run.output_dir is None:
         raise UserError("--output_dir is missing; runs go to OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID")
     for name in ("output_dir", "dataset_path", "teacher_path", "student_initialize", "tokenizer_name", "load_training_checkpoint",
-                 "load_checkpoint_id", "token_counts"):
+                 "load_checkpoint_id", "token_counts", "teacher_cache"):
         if args.get(name) == "":
             raise UserError(f"--{name} is empty; give a path (an unset shell variable leaves nothing behind)")
     for name in ("job_name", "current_run_id"):

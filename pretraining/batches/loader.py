@@ -18,7 +18,8 @@ import torch
 
 from pretraining.batches.order import GlobalOrder, Segment, at_places, longest_first
 from pretraining.batches.samples import SampleRows, ShardReader
-from pretraining.signals import Batch
+from pretraining.signals import Batch, StoredOutputs
+from pretraining.teacher_cache.reader import TeacherRows
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,18 @@ def collate(rows: SampleRows, micro_index: int) -> Batch:
         labels=torch.from_numpy(rows.labels[row_of, slot_of].astype(np.int64)),
         next_sentence_labels=None if next_sentence is None else torch.from_numpy(next_sentence.astype(np.int64)),
         micro_index=micro_index,
+        stored=None if rows.stored is None else _stored(rows.stored, row_of, slot_of),
     )
+
+
+def _stored(rows: TeacherRows, row_of: np.ndarray, slot_of: np.ndarray) -> StoredOutputs:
+    """Outputs of the masked positions at these rows and slots (M,), and of all real tokens."""
+    hidden = {layer: torch.from_numpy(np.ascontiguousarray(states)) for layer, states in rows.hidden.items()}
+    if rows.ids is None:
+        return StoredOutputs(hidden=hidden)
+    return StoredOutputs(
+        torch.from_numpy(rows.ids[row_of, slot_of].astype(np.int32)), torch.from_numpy(rows.values[row_of, slot_of]),
+        None if rows.rest is None else torch.from_numpy(rows.rest[row_of, slot_of]), hidden)
 
 
 class StepLoader:

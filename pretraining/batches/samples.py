@@ -13,6 +13,7 @@ from dataset.shard_format import ATTRIBUTE_WHOLE_WORDS, NO_MASKING, ROWS_AT_A_TI
 from pretraining.batches.augmentation import Augmentation
 from pretraining.batches.order import Segment
 from pretraining.batches.smoothing import Draw, Smoothing, hide
+from pretraining.teacher_cache.reader import CacheReader, ShardOutputs, TeacherRows
 
 # Keys of generators need equal length; the last entry keeps masks of training and held-out samples and random words apart.
 _TRAIN_KEY, _TEST_KEY, _AUGMENTATION_KEY = 0, 1, 2
@@ -33,7 +34,7 @@ class MaskingRule:
 class SampleRows:
     """n samples: input_ids (n, L) int32 masked, segment_ids and mask (n, L) int8 (mask 1 at real tokens), widths (n,) int64 (columns in
     use), positions and labels (n, P) int32, of which the first `predictions[i]` of row i count; next_sentence_labels (n,) int8, 1 for a
-    random second segment, or None where not all shards have them."""
+    random second segment, or None where not all shards have them; stored: what a teacher that was run before said of them, or None."""
 
     input_ids: np.ndarray
     segment_ids: np.ndarray
@@ -43,6 +44,7 @@ class SampleRows:
     labels: np.ndarray
     predictions: np.ndarray
     next_sentence_labels: np.ndarray | None
+    stored: TeacherRows | None = None
 
     def take(self, rows: np.ndarray) -> "SampleRows":
         """The rows of these numbers, in their order."""
@@ -57,12 +59,12 @@ class ShardReader:
 
     `masking` is needed for shards without masks, unless `causal`: then all text is given as it was, with nothing masked and nothing to
     predict at masks. `augmentation` puts random words into training samples. With `smoothing` training masks are drawn over a whole
-    global batch: `survey` draws them, and `read` is told.
+    global batch: `survey` draws them, and `read` is told. `stored` reads a teacher's outputs beside each shard.
     """
 
     def __init__(
         self, shards: list[ShardInfo], vocab_size: int, max_predictions: int | None, masking: MaskingRule | None, *, causal: bool = False,
-        augmentation: Augmentation | None = None, smoothing: Smoothing | None = None,
+        augmentation: Augmentation | None = None, smoothing: Smoothing | None = None, stored: CacheReader | None = None,
     ) -> None:
         self.shards = shards
         self.vocab_size = vocab_size
@@ -71,8 +73,10 @@ class ShardReader:
         self.causal = causal
         self.augmentation = augmentation
         self.smoothing = smoothing
+        self.stored = stored
         self.first_sample = np.concatenate([[0], np.cumsum([info.rows for info in shards])])
         self._loaded: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._outputs: dict[int, ShardOutputs] = {}
         self._rules: dict[tuple, MaskRule] = {}
 
     def survey(self, segments: Iterable[Segment]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -98,7 +102,8 @@ class ShardReader:
         for part in parts:  # shards may hold different numbers of predictions
             padding = ((0, 0), (0, width - part.positions.shape[1]))
             part.positions, part.labels = np.pad(part.positions, padding), np.pad(part.labels, padding)
-        return SampleRows(*(_joined([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
+        stored = None if self.stored is None else TeacherRows.joined([part.stored for part in parts])
+        return SampleRows(*(_joined([getattr(part, name) for part in parts]) for name in _ROW_FIELDS if name != "stored"), stored)
 
     def _read_one(self, segment: Segment, chosen: np.ndarray | None) -> SampleRows:
         info, arrays = self.shards[segment.shard], self._load(segment.shard)
@@ -124,7 +129,8 @@ class ShardReader:
         next_sentence = arrays.get("next_sentence_labels")
         return SampleRows(
             input_ids, arrays["segment_ids"][rows], mask, _widths(mask), positions, labels, _used(positions).sum(axis=1),
-            None if next_sentence is None else next_sentence[rows].astype(np.int8))
+            None if next_sentence is None else next_sentence[rows].astype(np.int8),
+            None if self.stored is None else self._outputs[segment.shard].rows(rows, self.max_predictions))
 
     def _keys(self, segment: Segment) -> list[tuple[int, ...]]:
         """One key a row that masks are drawn from: (seed, sample, epoch) for training; held-out samples keep one mask for ever."""
@@ -164,7 +170,7 @@ class ShardReader:
             self._loaded.move_to_end(index)
             return self._loaded[index]
         while len(self._loaded) >= 2:
-            self._loaded.popitem(last=False)
+            self._outputs.pop(self._loaded.popitem(last=False)[0], None)
         info = self.shards[index]
         with open_shard(info.path) as file:
             try:
@@ -172,6 +178,8 @@ class ShardReader:
             except OSError as error:
                 raise UserError(f"{info.path} cannot be read ({one_line(error)}); make or copy the shard anew") from error
         self._check(info, arrays)
+        if self.stored is not None:
+            self._outputs[index] = self.stored.load(info, arrays)
         self._loaded[index] = arrays
         return arrays
 

@@ -36,6 +36,7 @@ class Architecture:
     final_norm: str | None = None  # normalises what the last layer gives
     next_sentence: str | None = None  # relative to head_class; reads the pooler
     token_types: bool = True
+    positions: str | None = "embeddings.position_embeddings"  # relative to base_class; None: positions are no weights
     causal: bool = False
     windowed: bool = False  # some layers see a window only
     counts_from_padding: bool = False  # the first token's position is pad_token_id + 1
@@ -79,6 +80,11 @@ class Architecture:
                 for one in theirs[1:]:
                     config.setdefault(one, value)
         return config
+
+    @property
+    def segments(self) -> str | None:
+        """The token-type embeddings, relative to base_class; None where the family has none."""
+        return "embeddings.token_type_embeddings" if self.token_types else None
 
     def own_name(self, name: str) -> str:
         """The name that this family's config.json has for our `name`."""
@@ -129,6 +135,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "modernbert-mlm": Architecture(
         family="modernbert", head_class="ModernBertForMaskedLM", base_class="ModernBertModel", base="model", layers="layers",
         attention="attn", head=("head", "decoder"), final_norm="final_norm", token_types=False, windowed=True, pre_ln=True,
+        positions=None,
         defaults={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 8192,
                   "type_vocab_size": None, "layer_norm_eps": 1e-5},
         names={"hidden_act": ("hidden_activation",), "attention_probs_dropout_prob": ("attention_dropout",),
@@ -137,7 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2-clm": Architecture(
         family="gpt2", head_class="GPT2LMHeadModel", base_class="GPT2Model", base="transformer", layers="h", attention="attn",
         head=("lm_head",), auto_class="AutoModelForCausalLM", final_norm="ln_f", token_types=False, causal=True, pre_ln=True,
-        embedding_norm=False, head_is_tied=True, inner_widths=4,
+        embedding_norm=False, head_is_tied=True, inner_widths=4, positions="wpe",
         defaults={"hidden_act": "gelu_new", "max_position_embeddings": 1024, "type_vocab_size": None, "layer_norm_eps": 1e-5},
         names={"hidden_size": ("n_embd",), "num_hidden_layers": ("n_layer",), "num_attention_heads": ("n_head",),
                "intermediate_size": ("n_inner",), "hidden_act": ("activation_function",), "max_position_embeddings": ("n_positions",),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pretraining.objectives.catalog import DEFAULT_TRUNCATED_TARGET
 from pretraining.signals import Batch, Needs, Signals, Term
 
 
@@ -32,7 +33,8 @@ class ObjectiveContext:
     teacher_layers: tuple[int, ...] = ()
     temperature: float = 1.0
     all_positions: bool = False  # logits at all real tokens instead of masked positions
-    truncation_factor: int | None = None
+    truncation_factor: int | None = None  # how many of the teacher's probabilities count, and what becomes of the others
+    truncated_target: str = DEFAULT_TRUNCATED_TARGET
     relation_heads: int = 1
     contrastive_width: int = 128
     contrastive_temperature: float = 0.07

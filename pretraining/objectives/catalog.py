@@ -13,6 +13,11 @@ from typing import Literal
 
 from dataset.errors import UserError
 
+# What can become of the probability that the K largest leave over, see `objectives.truncated`. The default is the one whose gradients were
+# measured to be nearest to those of the whole distribution (docs/teacher_cache.md).
+REST, RENORMALISED, UNNORMALISED = TRUNCATED_TARGETS = ("rest", "renormalised", "unnormalised")
+DEFAULT_TRUNCATED_TARGET = REST
+
 
 @dataclass(frozen=True)
 class ObjectiveEntry:
@@ -21,6 +26,7 @@ class ObjectiveEntry:
     `teacher` says whether a teacher is needed, `teacher_logits` and `student_logits` whether language-model heads are. `layers` is how
     encoder layers are chosen where nothing is said: `uniform` or `last` pairs, or `all` of both models side by side; None where none are.
     `width`: `equal` hidden sizes only, or a learned projection where they differ (`projected`), or `free`. `same_heads`: equal head counts.
+    `listens_to`: what of a teacher's inside it learns from. `truncated`: which of TRUNCATED_TARGETS can take the place of all its logits.
     `compares_samples`: defined on the micro-batch. `labels`: learns from the text's own tokens. `causal`: for which kind of model.
     """
 
@@ -34,6 +40,8 @@ class ObjectiveEntry:
     layers: Literal["uniform", "last", "all"] | None = None
     width: Literal["free", "projected"] = "free"
     same_heads: bool = False
+    listens_to: Literal["hidden", "attention", "embeddings"] | None = None
+    truncated: tuple[str, ...] = ()
     compares_samples: bool = False
     labels: bool = False
     causal: Literal["never", "only", "any"] = "any"
@@ -70,6 +78,7 @@ COSTS_FILE = Path(__file__).with_name("costs.json")
 
 _PAIRS = ("layer_selection", "student_layer_selection")
 _LOGITS = ("temperature", "logit_positions")
+_TRUNCATION = ("truncation_factor", "truncated_target")
 _WANG = "Wang et al. 2023, arXiv 2305.15032"
 _TINYBERT = "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351"
 _MINILM = "Wang et al. 2020 (MiniLM), arXiv 2002.10957"
@@ -81,48 +90,56 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         summary="mean squared difference of hidden states, over real tokens and width, summed over pairs of layers",
         paper=f"{_WANG}; {_TINYBERT}, eq. 8", equation="Σ_(s,t) 1/(N·D) Σ_i ‖h_s,i W − h_t,i‖²",
         layers="uniform", width="projected", options=(*_PAIRS, "hidden_projection"),
+        listens_to="hidden",
     ),
     "hidden_cls": ObjectiveEntry(
         target="pretraining.objectives.hidden:HiddenCls",
         summary="mean squared difference of the first token's hidden states",
         paper=_WANG, equation="Σ_(s,t) 1/(B·D) Σ_b ‖h_s,b,0 W − h_t,b,0‖²",
         layers="uniform", width="projected", causal="never", options=(*_PAIRS, "hidden_projection"),
+        listens_to="hidden",
     ),
     "hidden_mse_combine": ObjectiveEntry(
         target="pretraining.objectives.hidden:HiddenMseCombine",
         summary="all chosen student layers side by side against a learned projection of all chosen teacher layers",
         paper=_WANG, equation="1/(N·Σ_s D) Σ_i ‖[h_s,i]_s − W [h_t,i]_t‖²",
         layers="all", options=_PAIRS,
+        listens_to="hidden",
     ),
     "embedding_mse": ObjectiveEntry(
         target="pretraining.objectives.hidden:EmbeddingMse",
         summary="mean squared difference of what enters the first layer",
         paper=f"{_TINYBERT}, eq. 9", equation="1/(N·D) Σ_i ‖e_s,i W − e_t,i‖²",
         width="projected", options=("hidden_projection",),
+        listens_to="embeddings",
     ),
     "cosine": ObjectiveEntry(
         target="pretraining.objectives.hidden:Cosine",
         summary="one minus the cosine of hidden states, over real tokens",
         paper=_DISTILBERT, equation="Σ_(s,t) 1/N Σ_i 1 − cos(h_s,i W, h_t,i)",
         layers="last", width="projected", options=(*_PAIRS, "hidden_projection"),
+        listens_to="hidden",
     ),
     "att_mse": ObjectiveEntry(
         target="pretraining.objectives.attention:AttMse",
         summary="mean squared difference of attention scores before the softmax",
         paper=f"{_TINYBERT}, eq. 7; {_WANG}", equation="Σ_(s,t) 1/(H·Σ_b n_b²) Σ ‖A_s − A_t‖²,  A = Q Kᵀ/√d",
         layers="uniform", same_heads=True, options=_PAIRS,
+        listens_to="attention",
     ),
     "att_kl": ObjectiveEntry(
         target="pretraining.objectives.attention:AttKl",
         summary="Kullback-Leibler divergence of attention distributions",
         paper=f"{_MINILM}, eq. 3; {_WANG}", equation="Σ_(s,t) 1/(H·N) Σ_h,i KL(σ(A_t) ‖ σ(A_s))",
         layers="uniform", same_heads=True, options=_PAIRS,
+        listens_to="attention",
     ),
     "val_kl": ObjectiveEntry(
         target="pretraining.objectives.attention:ValKl",
         summary="Kullback-Leibler divergence of value relations",
         paper=f"{_MINILM}, eq. 4 and 5", equation="Σ_(s,t) 1/(H·N) Σ_h,i KL(σ(V_t V_tᵀ/√d) ‖ σ(V_s V_sᵀ/√d))",
         layers="uniform", same_heads=True, options=_PAIRS,
+        listens_to="attention",
     ),
     "minilm_v2": ObjectiveEntry(
         target="pretraining.objectives.relations:MiniLmV2",
@@ -130,12 +147,14 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         paper="Wang et al. 2021 (MiniLMv2), arXiv 2012.15828, eq. 4 to 6",
         equation="Σ_(s,t) Σ_X∈{Q,K,V} 1/(A_r·N) Σ_a,i KL(σ(X_t X_tᵀ/√d_t) ‖ σ(X_s X_sᵀ/√d_s))",
         layers="last", options=(*_PAIRS, "relation_heads"),
+        listens_to="attention",
     ),
     "pear_col": ObjectiveEntry(
         target="pretraining.objectives.pearson:PearCol",
         summary="one minus the mean Pearson correlation of attention distributions along rows, columns, heads and sentences",
         paper=_WANG, equation="Σ_(s,t) Σ_axis 1 − mean ρ(σ(A_s), σ(A_t))",
         layers="last", same_heads=True, compares_samples=True, options=_PAIRS,
+        listens_to="attention",
     ),
     "cka": ObjectiveEntry(
         target="pretraining.objectives.similarity:Cka",
@@ -143,6 +162,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         paper="Kornblith et al. 2019, arXiv 1905.00414, eq. 1; Dasgupta and Cohn 2025 (ICLR)",
         equation="Σ_(s,t) 1 − ‖H̃_tᵀ H̃_s‖²_F / (‖H̃_sᵀ H̃_s‖_F ‖H̃_tᵀ H̃_t‖_F)",
         layers="uniform", compares_samples=True, options=_PAIRS,
+        listens_to="hidden",
     ),
     "gram": ObjectiveEntry(
         target="pretraining.objectives.similarity:Gram",
@@ -150,6 +170,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         paper="arXiv 2509.25253 (2025); Tung and Mori 2019, arXiv 1907.09682, for normalised similarities",
         equation="Σ_(s,t) 1/B Σ_b ‖G_s/‖G_s‖_F − G_t/‖G_t‖_F‖²_F,  G = H_b H_bᵀ",
         layers="uniform", options=_PAIRS,
+        listens_to="hidden",
     ),
     "crd": ObjectiveEntry(
         target="pretraining.objectives.contrastive:Crd",
@@ -157,24 +178,28 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         paper="Oord et al. 2018, arXiv 1807.03748, eq. 4; Tian et al. 2020 (CRD), arXiv 1910.10699",
         equation="−1/B Σ_b log( exp(z_s,b·z_t,b/τ) / Σ_c exp(z_s,b·z_t,c/τ) ),  z = W [h_l,0]_l, normalised",
         layers="last", compares_samples=True, causal="never", options=(*_PAIRS, "contrastive_width", "contrastive_temperature"),
+        listens_to="hidden",
     ),
     "logit": ObjectiveEntry(
         target="pretraining.objectives.logit:LogitKl",
         summary="Kullback-Leibler divergence from the teacher's distribution over the vocabulary",
         paper=f"Hinton et al. 2015, arXiv 1503.02531; {_DISTILBERT}", equation="T²/M Σ_i KL(p_i ‖ q_i),  p = σ(z_t/T), q = σ(z_s/T)",
-        teacher_logits=True, student_logits=True, options=_LOGITS,
+        teacher_logits=True, student_logits=True, options=(*_LOGITS, *_TRUNCATION),
+        truncated=TRUNCATED_TARGETS,
     ),
     "reverse_kl": ObjectiveEntry(
         target="pretraining.objectives.logit:ReverseKl",
         summary="Kullback-Leibler divergence the other way round: from the student's distribution",
         paper="Gu et al. 2024 (MiniLLM), arXiv 2306.08543, eq. 1", equation="T²/M Σ_i KL(q_i ‖ p_i)",
-        teacher_logits=True, student_logits=True, options=_LOGITS,
+        teacher_logits=True, student_logits=True, options=(*_LOGITS, *_TRUNCATION),
+        truncated=(REST,),
     ),
     "symmetric_kl": ObjectiveEntry(
         target="pretraining.objectives.logit:SymmetricKl",
         summary="half the sum of both Kullback-Leibler divergences",
         paper="Jeffreys 1946; Kullback and Leibler 1951", equation="T²/(2M) Σ_i KL(p_i ‖ q_i) + KL(q_i ‖ p_i)",
-        teacher_logits=True, student_logits=True, options=_LOGITS,
+        teacher_logits=True, student_logits=True, options=(*_LOGITS, *_TRUNCATION),
+        truncated=(REST,),
     ),
     "logit_mse": ObjectiveEntry(
         target="pretraining.objectives.logit:LogitMse",
@@ -184,10 +209,11 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     ),
     "soft_ce": ObjectiveEntry(
         target="pretraining.objectives.logit:SoftCrossEntropy",
-        summary="cross-entropy with the teacher's probabilities, or with its K largest as they are (--truncation_factor K)",
+        summary="cross-entropy with the teacher's probabilities, or with its K largest (--truncation_factor K)",
         paper=f"Hinton et al. 2015, arXiv 1503.02531; top-K as in the offline pipelines; {_DISTILBERT}",
-        equation="−1/M Σ_i Σ_v∈topK(i) p_i(v) log q_i(v)",
-        teacher_logits=True, student_logits=True, options=("truncation_factor", "logit_positions"),
+        equation="−1/M Σ_i Σ_v p_i(v) log q_i(v)",
+        teacher_logits=True, student_logits=True, options=(*_TRUNCATION, "logit_positions"),
+        truncated=TRUNCATED_TARGETS,
     ),
     "mlm": ObjectiveEntry(
         target="pretraining.objectives.language:MaskedLm",
@@ -223,7 +249,7 @@ COMPOSITES: dict[str, Composite] = {
     "distilbert": Composite(
         (Part("logit"), Part("mlm"), Part("clm"), Part("logit_mse"), Part("cosine")),
         "alpha_ce logit + alpha_mlm mlm + alpha_clm clm + alpha_mse logit_mse + alpha_cos cosine", _DISTILBERT,
-        ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos", *_LOGITS)),
+        ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos", *_LOGITS, *_TRUNCATION)),
 }
 
 DEFAULT_ALPHAS = {"logit": 5.0, "mlm": 2.0, "clm": 0.0, "logit_mse": 0.0, "cosine": 1.0}

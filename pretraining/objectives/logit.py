@@ -2,6 +2,9 @@
 
 An entry that a teacher rules out with a logit of −inf (spare rows of a padded vocabulary) has probability 0 and adds nothing, as 0·log 0
 is 0: no loss is inf or nan for it.
+
+With `truncation_factor` K only the K largest of the teacher's probabilities count, as `truncated_target` says (`objectives.truncated`):
+the same function of a teacher that runs and of one whose outputs were stored.
 """
 
 from abc import abstractmethod
@@ -9,8 +12,9 @@ from abc import abstractmethod
 import torch
 
 from pretraining.objectives.base import Objective, ObjectiveContext
-from pretraining.objectives.row_losses import pieces, sum_over_rows
-from pretraining.signals import Batch, ModelNeeds, Needs, Signals, Term, Unit
+from pretraining.objectives.row_losses import sum_over_rows
+from pretraining.objectives.truncated import keep_fewer, keep_largest, merge_others, unmerge_gradient
+from pretraining.signals import Batch, ModelNeeds, Needs, Signals, SparseTargets, Term, Unit
 
 
 class LogitObjective(Objective):
@@ -26,24 +30,72 @@ class LogitObjective(Objective):
         self.unit = Unit.TOKENS if context.all_positions else Unit.MASKED
 
     @abstractmethod
-    def value(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
         """The sum over rows."""
 
     @abstractmethod
-    def gradient(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
         """Its derivative with regard to the student's logits (R, V)."""
-
-    def targets(self, teacher_MV: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What `value` and `gradient` are given of the teacher."""
-        return (teacher_MV,)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Term]:
         student_MV, teacher_MV = (
             (student.token_logits, teacher.token_logits) if self.context.all_positions else (student.logits, teacher.logits))
-        return {self.name: Term(sum_over_rows(self.value, self.gradient, student_MV, *self.targets(teacher_MV.detach())), self.unit)}
+        targets = self._truncated(teacher_MV, teacher.targets)
+        if targets is None:
+            total = sum_over_rows(self.value, self.gradient, student_MV, teacher_MV.detach())
+        else:
+            total = self.truncated_sum(student_MV, targets)
+        return {self.name: Term(total, self.unit)}
+
+    def truncated_sum(self, student_MV: torch.Tensor, targets: SparseTargets) -> torch.Tensor:
+        """The sum where only `targets` are known of the teacher: this loss between K + 1 classes, the entries that are not known as one."""
+        classes_MC = torch.cat([targets.logprobs, targets.rest.unsqueeze(1)], dim=1)
+        return sum_over_rows(self._merged_value, self._merged_gradient, student_MV, targets.ids, classes_MC)
+
+    def _truncated(self, teacher_MV: torch.Tensor | None, stored: SparseTargets | None) -> SparseTargets | None:
+        """What is known of the teacher; None for all of it."""
+        kept = self.context.truncation_factor
+        if stored is not None:
+            return stored if kept is None or stored.rest is None else keep_fewer(stored, kept)
+        return None if kept is None or kept >= teacher_MV.shape[1] else keep_largest(teacher_MV.detach(), kept)
+
+    def _merged_value(self, student_RV: torch.Tensor, ids_RK: torch.Tensor, classes_RC: torch.Tensor) -> torch.Tensor:
+        return self.value(merge_others(student_RV, ids_RK), classes_RC)
+
+    def _merged_gradient(self, student_RV: torch.Tensor, ids_RK: torch.Tensor, classes_RC: torch.Tensor) -> torch.Tensor:
+        return unmerge_gradient(self.gradient(merge_others(student_RV, ids_RK), classes_RC), student_RV, ids_RK)
 
 
-class LogitKl(LogitObjective):
+class TeachersExpectation(LogitObjective):
+    """A loss that is T² times an expectation under the teacher of −log q, up to what does not depend on the student.
+
+    Such a one can also do with probabilities of some entries alone, which need not add up to 1:
+
+        ∂/∂z_s = T·((Σ_v p(v))·q − p)
+    """
+
+    @property
+    def softening(self) -> float:
+        """T."""
+        return self.context.temperature
+
+    def truncated_sum(self, student_MV: torch.Tensor, targets: SparseTargets) -> torch.Tensor:
+        if self.context.truncated_target == "rest":
+            return super().truncated_sum(student_MV, targets)
+        softened_MK = targets.logprobs / self.softening
+        p_MK = torch.softmax(softened_MK, dim=-1) if self.context.truncated_target == "renormalised" else softened_MK.exp()
+        return sum_over_rows(self.listed_value, self._listed_gradient, student_MV, targets.ids, p_MK)
+
+    def listed_value(self, student_RV: torch.Tensor, ids_RK: torch.Tensor, p_RK: torch.Tensor) -> torch.Tensor:
+        log_q = _log_softmax(student_RV / self.softening)
+        return -log_q.gather(1, ids_RK).mul_(p_RK).sum() * self.softening**2
+
+    def _listed_gradient(self, student_RV: torch.Tensor, ids_RK: torch.Tensor, p_RK: torch.Tensor) -> torch.Tensor:
+        q = torch.softmax(student_RV / self.softening, dim=-1)
+        return q.mul_(p_RK.sum(dim=1, keepdim=True)).scatter_add_(1, ids_RK, -p_RK).mul_(self.softening)
+
+
+class LogitKl(TeachersExpectation):
     """Kullback-Leibler divergence from the teacher, softened by a temperature (Hinton et al. 2015, §2; DistilBERT's L_ce).
 
         L = T²/M · Σ_i Σ_v p_i(v) · (log p_i(v) − log q_i(v)),   p = softmax(z_t/T), q = softmax(z_s/T)
@@ -60,6 +112,9 @@ class LogitKl(LogitObjective):
     def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
         q, p = (torch.softmax(logits / self.context.temperature, dim=-1) for logits in (student_RV, teacher_RV))
         return q.sub_(p).mul_(self.context.temperature)
+
+    def listed_value(self, student_RV: torch.Tensor, ids_RK: torch.Tensor, p_RK: torch.Tensor) -> torch.Tensor:
+        return super().listed_value(student_RV, ids_RK, p_RK) + torch.xlogy(p_RK, p_RK).sum() * self.context.temperature**2
 
 
 class ReverseKl(LogitObjective):
@@ -106,7 +161,7 @@ class SymmetricKl(LogitObjective):
 
 
 class LogitMse(LogitObjective):
-    """Squared difference of logits, summed over the vocabulary (DistilBERT's L_mse; no temperature).
+    """Squared difference of logits, summed over the vocabulary (DistilBERT's L_mse; no temperature). Needs all logits.
 
         L = 1/M · Σ_i Σ_v (z_s,i(v) − z_t,i(v))²,   over entries the teacher does not rule out
         ∂/∂z_s = 2·(z_s − z_t)
@@ -123,40 +178,26 @@ class LogitMse(LogitObjective):
         return _without_ruled_out(student_RV, teacher_RV).clamp_(min=lowest).sub_(teacher_RV.clamp(min=lowest))
 
 
-class SoftCrossEntropy(LogitObjective):
-    """Cross-entropy with the teacher's probabilities at temperature 1, or with its K largest (Hinton et al. 2015, §2).
+class SoftCrossEntropy(TeachersExpectation):
+    """Cross-entropy with the teacher's probabilities at temperature 1 (Hinton et al. 2015, §2), or with its K largest, or with K estimates.
 
-        L = −1/M · Σ_i Σ_{v ∈ topK(i)} p_i(v) · log q_i(v),   p = softmax(z_t), q = softmax(z_s)
-        ∂/∂z_s = (Σ_{v ∈ topK} p(v))·q − p·1[v ∈ topK]
+        L = −1/M · Σ_i Σ_v p_i(v) · log q_i(v),   p = softmax(z_t), q = softmax(z_s)
+        ∂/∂z_s = q − p
 
-    The K probabilities stay as they are, as pipelines with stored teachers have it: they are not made to add up to 1. `truncation_factor`
-    None, or larger than the vocabulary, takes all.
+    Of truncated probabilities `unnormalised` is the loss of the pipelines with stored teachers:
+
+        L = −1/M · Σ_i Σ_{v ∈ topK(i)} p_i(v) · log q_i(v),   ∂/∂z_s = (Σ_{v ∈ topK} p(v))·q − p·1[v ∈ topK]
     """
 
-    def targets(self, teacher_MV: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        kept = self.context.truncation_factor
-        if kept is None or kept >= teacher_MV.shape[1]:
-            return (teacher_MV,)
-        probabilities, ids = [], []
-        for (teacher_RV,) in pieces(teacher_MV):
-            top_RK, ids_RK = torch.topk(teacher_RV, kept, dim=-1, sorted=False)
-            probabilities.append(top_RK.sub_(torch.logsumexp(teacher_RV, dim=-1, keepdim=True)).exp_())
-            ids.append(ids_RK)
-        return torch.cat(probabilities), torch.cat(ids)
+    @property
+    def softening(self) -> float:
+        return 1.0
 
-    def value(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
-        log_q = _log_softmax(student_RV)
-        if len(targets) == 1:
-            return -log_q.mul_(torch.softmax(targets[0], dim=-1)).sum()
-        p_RK, ids_RK = targets
-        return -log_q.gather(1, ids_RK).mul_(p_RK).sum()
+    def value(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        return -_log_softmax(student_RV).mul_(torch.softmax(teacher_RV, dim=-1)).sum()
 
-    def gradient(self, student_RV: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
-        q = torch.softmax(student_RV, dim=-1)
-        if len(targets) == 1:
-            return q.sub_(torch.softmax(targets[0], dim=-1))
-        p_RK, ids_RK = targets
-        return q.mul_(p_RK.sum(dim=1, keepdim=True)).scatter_add_(1, ids_RK, -p_RK)
+    def gradient(self, student_RV: torch.Tensor, teacher_RV: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(student_RV, dim=-1).sub_(torch.softmax(teacher_RV, dim=-1))
 
 
 def _log_softmax(logits_RV: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,77 @@
+"""Every recipe in configs/ and every command of docs/recipes.md and of the recipes' own comments is one that our programs understand."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from launching import ROOT
+
+from benchmarks import size_latency
+from dataset import count_tokens, generate_samples, process_data, shard_data
+from dataset.errors import UserError
+from pretraining import extract_student
+from pretraining.args.parser import parse
+from pretraining.args.resolve import resolve
+from pretraining.launch import Launch
+from pretraining.teacher_cache.extraction_plan import make_parser
+
+RECIPES = ("distilbert_6layer", "distilgpt2", "offline_nsp_6layer")
+PLACES = [ROOT / "docs" / "recipes.md", *(ROOT / "configs" / f"{name}.yaml" for name in RECIPES)]
+PARSERS = {"dataset/process_data.py": process_data, "dataset/shard_data.py": shard_data, "dataset/generate_samples.py": generate_samples,
+           "dataset/count_tokens.py": count_tokens, "pretraining.extract_student": extract_student,
+           "benchmarks.size_latency": size_latency, "extract_teacher_outputs.py": None}
+ABSENT = re.compile(r"--(dir|file) \S+ (is no folder|does not exist)|no file or folder|bert-base-uncased: no config")
+TRAINER = "run_pretraining.py"
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Words of every command in the file's bash blocks, or in a recipe's comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.S))
+    else:
+        lines = "\n".join(line[1:] for line in text.splitlines() if line.startswith("#   "))
+    joined = lines.replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in joined if line.strip()]
+
+
+def of(path: Path, program: str) -> list[list[str]]:
+    """The flags of every call of `program` in the file."""
+    return [words[words.index(program) + 1:] for words in commands(path) if program in words]
+
+
+@pytest.mark.parametrize("path", PLACES, ids=lambda path: path.name)
+def test_commands_are_understood(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = commands(path)
+    assert len(found) >= 4 and all(any(program in words for program in (*PARSERS, TRAINER)) for words in found), found
+    for program, module in PARSERS.items():
+        for flags in of(path, program):
+            try:
+                make_parser().parse_args(flags) if module is None else module.parse_flags(flags)
+            except UserError as error:  # all that is wrong is that the example's folders are not here
+                assert ABSENT.match(str(error)), str(error)
+    for flags in of(path, TRAINER):
+        resolved = resolve(parse(flags), Launch(rank=0, world_size=8, local_rank=0, launched=True))
+        assert not resolved.notes, resolved.notes
+
+
+def test_recipes_have_the_published_values():
+    def recipe(name: str):
+        args = parse(["--config", str(ROOT / "configs" / f"{name}.yaml")])
+        resolved = resolve(args, Launch(rank=0, world_size=8, local_rank=0, launched=True))
+        return args, {part.name: part.weight for part in resolved.methods}
+
+    args, methods = recipe("distilbert_6layer")
+    assert methods == {"logit": 5, "mlm": 2, "cosine": 1} and args.distillation.logit_positions == "all"
+    assert (args.distillation.temperature, args.data.mlm_smoothing, args.model.num_hidden_layers) == (2, 0.7, 6)
+    flags = args.optimization
+    assert (flags.lr, flags.weight_decay, flags.gradient_clipping, flags.warmup_proportion) == (5e-4, 0, 5, 0.05)
+    assert (flags.adam_beta1, flags.adam_beta2, flags.adam_eps) == (0.9, 0.98, 1e-6)
+    assert args.distillation.freeze_pos_embs and args.data.group_by_length
+    _, methods = recipe("distilgpt2")
+    assert methods == {"logit": 5, "clm": 2, "cosine": 1}
+    args, methods = recipe("offline_nsp_6layer")
+    assert methods == {"soft_ce": 1, "nsp": 1} and args.model.model_type == "bert-mlm-nsp" and args.distillation.truncation_factor == 10
+    assert (args.optimization.lr, args.optimization.num_warmup_steps, args.budget.max_steps) == (5e-5, 10000, 100000)
