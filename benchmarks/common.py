@@ -34,10 +34,12 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
     lengths = rng.integers(LENGTH // 2, LENGTH + 1, rows)
     mask = np.arange(LENGTH) < lengths[:, None]
     positions = np.sort(np.argsort(rng.random((rows, LENGTH // 2 - 2)), axis=1)[:, :predictions] + 1, axis=1)
+    ids = np.where(mask, rng.integers(1000, VOCABULARY, (rows, LENGTH)), 0)
+    ids[:, 0] = SPECIAL.index("[CLS]")
     shards.mkdir()
     for split in ("train", "test"):
         write_shard(shards / f"{split}_shard_0.hdf5", {
-            "input_ids": np.where(mask, rng.integers(1000, VOCABULARY, (rows, LENGTH)), 0), "input_mask": mask.astype(np.int8),
+            "input_ids": ids, "input_mask": mask.astype(np.int8),
             "segment_ids": np.zeros((rows, LENGTH), np.int8), "masked_lm_positions": positions,
             "masked_lm_ids": rng.integers(1000, VOCABULARY, positions.shape),
             "next_sentence_labels": rng.integers(0, 2, rows).astype(np.int8)}, {})

@@ -44,6 +44,7 @@ def make_run(root: Path, final_loss: float = 0.03, scores: tuple[float, ...] = (
              "start": None, "dev_size": 100, "train_size": 400,
              "settings": {"seed": 42}, "precision": "fp32"}
             for folder, score in zip(folders, scores, strict=True)]
+    rows[0]["role"], rows[1]["role"] = "teacher", "baseline"
     for row, hours, step in zip(rows[2:], (0.025, 0.05), (10, 20), strict=True):
         row |= {"hours": hours, "step": step}
     # An older score of the same folder must not be taken for the newest.

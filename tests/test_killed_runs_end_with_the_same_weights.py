@@ -153,12 +153,13 @@ def kill_and_resume(place: Path, zygote: Zygote, name: str, kills: list[tuple[st
     checked.look(run, None)
 
 
-def test_thirty_kills_change_nothing(place, zygote):
-    assert len(KILLS) >= 30 and KILLS.count(AT_RANDOM) == 8
-    kill_and_resume(place, zygote, "killed", KILLS, seed=4)
+def test_kills_up_to_the_first_marker_change_nothing(place, zygote):
+    """The moments of a checkpoint; those of exports and of the end are among the thirty."""
+    kill_and_resume(place, zygote, "killed", KILLS[:13], seed=4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5, 9))
-def test_thirty_kills_at_other_moments_change_nothing(place, zygote, seed):
+@pytest.mark.parametrize("seed", range(4, 9))
+def test_thirty_kills_change_nothing(place, zygote, seed):
+    assert len(KILLS) >= 30 and KILLS.count(AT_RANDOM) == 8
     kill_and_resume(place, zygote, f"killed_{seed}", KILLS, seed)
