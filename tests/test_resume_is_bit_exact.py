@@ -51,7 +51,9 @@ def start_and_signal(place: Path, run: str, number: int, *more: str) -> int:
     return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("fp32", "0"), pytest.param("bf16", "2", marks=pytest.mark.slow)])
+# Kills of a run in fp32 are in test_killed_runs_end_with_the_same_weights.py too, and SIGTERM below.
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", "0"), ("bf16", "2")])
 def test_killed_and_resumed_runs_end_with_the_same_bits(place, precision, stage):
     more = ("--precision", precision, "--zero_stage", stage)
     straight, killed = f"straight_{precision}_{stage}", f"killed_{precision}_{stage}"
