@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dataset.errors import UserError, one_line
+from dataset.hub import SHOWN, check_on_hub
 from dataset.readers.source import MAX_ARTICLE, SPLIT, Source
 
 BUILDERS = {
@@ -25,8 +26,6 @@ BUILDERS = {
     ".arrow": "arrow",
 }
 ROWS = 256  # in memory at a time
-HUB_SECONDS = 10
-SHOWN = 300
 
 
 def read_dataset(source: Source) -> Iterator[str]:
@@ -99,19 +98,8 @@ def _load(datasets: Any, source: Source) -> Any:
 
 def _load_from_hub(datasets: Any, source: Source) -> Any:
     """Streamed from the hub; from the library's cache where HF_HUB_OFFLINE is set."""
-    import huggingface_hub
-
     name = str(source.path)
-    if not huggingface_hub.constants.HF_HUB_OFFLINE:
-        # Asked first and once: the library would try again for minutes.
-        try:
-            huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
-        except Exception as error:
-            raise UserError(
-                f"--file {name} does not exist here, and the hub has not answered for a data set of this name "
-                f"({one_line(error)[:SHOWN]}); a path, a name such as wikimedia/wikipedia with network, or HF_HUB_OFFLINE=1 for a "
-                "set in the cache would work"
-            ) from error
+    check_on_hub("--file", name, "a path, a name such as wikimedia/wikipedia with network, or HF_HUB_OFFLINE=1 for a set in the cache")
     return _project(datasets.load_dataset(name, source.dataset_config, split=source.dataset_split, streaming=True), source)
 
 

@@ -4,7 +4,6 @@ Inside a panel a curve is the markers of one run scored in one way; a model besi
 apart (weights, mode, teacher in fine-tuning, start) is drawn apart under names that say so.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any
 from evaluation.scoring.jobs import AS_IT_IS
 from evaluation.scoring.protocols import DEFAULTS, FLAGS, OWN_HEAD
 from evaluation.scoring.results import Row
-from evaluation.scoring.statistics import Score, has_score, summarise
+from evaluation.scoring.statistics import Score, canonical, has_score, summarise
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def panels(rows: Sequence[Row], owner: Callable[[Row], str | None]) -> list[Pane
     """Complete `rows` by condition, tasks in the order in which the rows first name them; `owner` gives a row's run, or None."""
     groups: dict[str, list[Row]] = {}
     for row in has_score(rows):
-        groups.setdefault(_text([row["task"], row["task_version"], row["protocol"], row["data_sha256"]]), []).append(row)
+        groups.setdefault(canonical([row["task"], row["task_version"], row["protocol"], row["data_sha256"]]), []).append(row)
     order = list(dict.fromkeys(row["task"] for row in rows))
     return sorted((_panel(group, owner) for group in groups.values()), key=lambda panel: order.index(panel.task))
 
@@ -182,7 +181,3 @@ def _variant(row: Row) -> str:
     if row["start"]:
         parts.append(f"from {row['start']['task']}")
     return ", ".join(parts)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

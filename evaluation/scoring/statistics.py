@@ -111,7 +111,8 @@ def summarise(rows: Sequence[Row]) -> list[Score]:
     return sorted(chosen, key=lambda score: models.index(score.model))
 
 
-def _text(value: Any) -> str:
+def canonical(value: Any) -> str:
+    """Equal for equal values, to group by."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -119,13 +120,13 @@ def _same_question(row: Row) -> tuple:
     """What grid points of one score share."""
     start = row["start"] and {name: value for name, value in row["start"].items() if name != "settings"}
     return (row["model"], row["task"], row["weights_sha256"], row["data_sha256"], row["mode"], row["teacher_sha256"],
-            _text([row["protocol"], start]))
+            canonical([row["protocol"], start]))
 
 
 def _point(row: Row) -> tuple:
     """What rows that differ in their seed alone share."""
     settings = {name: value for name, value in row["settings"].items() if name != "seed"}
-    return *_same_question(row), _text(settings)
+    return *_same_question(row), canonical(settings)
 
 
 def _score(rows: list[Row]) -> Score:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dataset.errors import UserError, one_line
+from dataset.hub import SHOWN, check_on_hub
 from evaluation.tasks.examples import content_sha256
 from evaluation.tasks.squad import SQUAD_1, SQUAD_2
 from evaluation.tasks.task import Examples, Questions, Task, TaskData
@@ -38,8 +39,6 @@ ON_HUB: dict[str, tuple[str, tuple[str, ...]]] = {
 """Of each task its name on the hub and its columns of text there."""
 SUFFIXES = (".parquet", ".arrow", ".jsonl")
 BATCH = 4096  # rows
-HUB_SECONDS = 10
-SHOWN = 300
 
 
 def read_dataset(task: Task, name: str, test: bool) -> TaskData:
@@ -121,17 +120,7 @@ def _read_file(datasets: Any, path: Path) -> Any:
 
 def _open_on_hub(datasets: Any, task: Task, name: str) -> dict[str, Any]:
     """Downloaded once into the library's cache, and from there where HF_HUB_OFFLINE is set."""
-    import huggingface_hub
-
-    if not huggingface_hub.constants.HF_HUB_OFFLINE:
-        # Asked first and once: the library would try again for minutes.
-        try:
-            huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
-        except Exception as error:
-            raise UserError(
-                f"--dataset_name {name} does not exist here, and the hub has not answered for a data set of this name "
-                f"({one_line(error)[:SHOWN]}); a path, nyu-mll/glue with network, or HF_HUB_OFFLINE=1 for a set in the cache would work"
-            ) from None
+    check_on_hub("--dataset_name", name, "a path, nyu-mll/glue with network, or HF_HUB_OFFLINE=1 for a set in the cache")
     config = ON_HUB[task.name][0] if name.split("/")[-1] == "glue" else None
     return dict(datasets.load_dataset(name, config))
 
