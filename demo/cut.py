@@ -24,7 +24,7 @@ def plan_of(recipe: str) -> Plan:
 
 def export_cut(plan: Plan, folder: Path) -> None:
     """Write the student of `plan` to `folder`, whole or not at all."""
-    from pretraining.export import STUDENT_PREFIX, ExportRecipe, export_student, load_hf_tokenizer
+    from pretraining.export import STUDENT_PREFIX, ExportRecipe, load_hf_tokenizer
     from pretraining.models.loading import load_model, quiet_transformers
     from pretraining.models.student import BuiltModel, build_student
 
@@ -37,7 +37,7 @@ def export_cut(plan: Plan, folder: Path) -> None:
         methods=plan.resolved.methods, head_trained=False, sequence_length=plan.train_shards[0].max_seq_length)
     weights = {f"{STUDENT_PREFIX}{name}": tensor for name, tensor in built.model.state_dict().items()}
     state = {"progress": 0.0, "step": 0, "samples": 0, "tokens": 0, "hours": 0.0, "validation_loss": None, "losses": {}}
-    export_student(recipe, weights, folder, state)
+    recipe.export(weights, folder, state)
 
 
 def main() -> None:

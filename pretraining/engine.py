@@ -23,7 +23,7 @@ import torch.distributed as dist
 import xxhash
 from torch import nn
 
-from pretraining.args.resolve import Resolved
+from pretraining.args.resolve_run import Resolved
 from pretraining.launch import Launch
 from pretraining.precision import Precision
 from pretraining.rendezvous import fresh_store, shares_launchers_store

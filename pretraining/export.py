@@ -73,6 +73,21 @@ class ExportRecipe:
     kept: list[str] = field(default_factory=list)  # what the user has frozen, names in the student
     layers: dict[str, str] = field(default_factory=dict)  # objective -> the layers it compares
 
+    def export(self, weights: dict[str, torch.Tensor], folder: Path, state: dict[str, Any]) -> None:
+        """Write `folder`, whole or not at all: config, weights, tokenizer, card, run_state.json.
+
+        `weights`: fp32 CPU tensors of the trained module by name; projections of objectives are left out. `state`: what run_state.json
+        says.
+        """
+        own = {name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in weights.items() if name.startswith(STUDENT_PREFIX)}
+        model = _skeleton(self, own)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            self.tokenizer.save_pretrained(partial)
+            (partial / "README.md").write_text(model_card(self, model, state), encoding="utf-8")
+            (partial / "run_state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
 
 def _skeleton(recipe: ExportRecipe, weights: dict[str, torch.Tensor]) -> nn.Module:
     """A model of the student's class that holds `weights` (names as in the student's own state)."""
@@ -86,21 +101,6 @@ def _skeleton(recipe: ExportRecipe, weights: dict[str, torch.Tensor]) -> nn.Modu
     if left_over or result.unexpected_keys:
         raise RuntimeError(f"export lacks {left_over} or has {result.unexpected_keys}")
     return model
-
-
-def export_student(recipe: ExportRecipe, weights: dict[str, torch.Tensor], folder: Path, state: dict[str, Any]) -> None:
-    """Write `folder`, whole or not at all: config, weights, tokenizer, card, run_state.json.
-
-    `weights`: fp32 CPU tensors of the trained module by name; projections of objectives are left out. `state`: what run_state.json says.
-    """
-    own = {name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in weights.items() if name.startswith(STUDENT_PREFIX)}
-    model = _skeleton(recipe, own)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(folder) as partial:
-        model.save_pretrained(partial)
-        recipe.tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(model_card(recipe, model, state), encoding="utf-8")
-        (partial / "run_state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
 
 def model_card(recipe: ExportRecipe, model: nn.Module, state: dict[str, Any]) -> str:

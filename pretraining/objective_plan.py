@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset.errors import UserError
-from pretraining.args.resolve import Resolved
+from pretraining.args.resolve_run import Resolved
 from pretraining.layers import choose_layers, pair_layers
 from pretraining.models.catalog import Architecture, ModelFolder
 from pretraining.objectives.catalog import OBJECTIVES, Part

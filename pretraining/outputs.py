@@ -4,32 +4,45 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from dataset.files import reason
 from pretraining.checkpoint import Keep, SaveError, checkpoint_step, complete_checkpoints, save_checkpoint
 from pretraining.control import Control
 from pretraining.engine import Engine
-from pretraining.export import ExportRecipe, export_student
-from pretraining.models.teacher import Teacher
 from pretraining.run_folder import RunFolder
-from pretraining.validation import Validator
+
+
+class Recipe(Protocol):
+    """How a run's student becomes a folder; `flags` are the run's."""
+
+    flags: dict[str, Any]
+
+    def export(self, weights: dict[str, torch.Tensor], folder: Path, state: dict[str, Any]) -> None: ...
+
+
+class HeldOut(Protocol):
+    """Measures the trained module on what it does not learn from: "loss" and whatever else there is to tell, by name."""
+
+    def measure(self, module: nn.Module, teacher: Any, limit: int | None = None) -> dict[str, float]: ...
 
 
 class Outputs:
     """`weights` are the objectives' by name. `timed` is told the seconds that each piece of work took."""
 
     def __init__(
-        self, folder: RunFolder, control: Control, validator: Validator | None, recipe: ExportRecipe, weights: dict[str, float], keep: Keep,
+        self, folder: RunFolder, control: Control, validator: HeldOut | None, recipe: Recipe, weights: dict[str, float], keep: Keep,
         extra_state: Callable[[], dict[str, Any]], timed: Callable[[float], None], validation_limit: int | None = None,
     ) -> None:
         self.folder, self.control, self.validator, self.recipe = folder, control, validator, recipe
         self.weights, self._keep, self._extra_state, self._timed = weights, keep, extra_state, timed
         self._validation_limit = validation_limit
 
-    def validate(self, engine: Engine, teacher: Teacher | None) -> dict[str, float] | None:
+    def validate(self, engine: Engine, teacher: Any) -> dict[str, float] | None:
         """Held-out losses, or None without --do_validation."""
         if self.validator is None:
             return None
@@ -76,7 +89,7 @@ class Outputs:
                 return None
             losses, quality = state.losses_and_quality()
             try:
-                export_student(self.recipe, weights, path, {
+                self.recipe.export(weights, path, {
                     "progress": fraction, "step": state.step, "samples": state.samples, "tokens": state.tokens, "hours": state.hours,
                     "validation_loss": state.losses.get("held-out loss"), "losses": losses, "quality": quality,
                 })

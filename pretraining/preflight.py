@@ -4,8 +4,6 @@ A mistake found here costs a second and writes nothing; found later it costs hou
 `pretraining.engine`.
 """
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +34,13 @@ from dataset.tokenizer import (
     vocabulary_size,
     word_continuations,
 )
-from pretraining.args.resolve import Resolved
+from pretraining.args.resolve_run import Resolved
+from pretraining.disk import check_disk, check_writable
 from pretraining.foreign_shards import check_foreign
 from pretraining.models.catalog import Architecture, ModelFolder, find_architecture, model_type_of, read_model_folder
 from pretraining.objective_plan import ObjectivePlan, plan_objectives
 from pretraining.objectives.catalog import REST
-from pretraining.run_folder import RunFolder, check_run_folder
+from pretraining.run_folder import RunPlan, check_run_folder
 from pretraining.student_plan import StudentPlan, plan_student
 from pretraining.teacher_cache.coverage import CachePlan, describe_teacher, plan_cache
 from pretraining.tracking import check_tracker
@@ -50,15 +49,14 @@ from pretraining.tracking import check_tracker
 _MASKING_ATTRIBUTES = ("mask_token_id", "vocab_size", "masked_lm_prob", "max_predictions_per_seq")
 
 
-@dataclass
-class Plan:
+@dataclass(kw_only=True)
+class Plan(RunPlan):
     """A run that has passed every check that needs no torch.
 
     `architecture` is the student's, `teacher` --teacher_path's, `cache` what was stored of one. `tokenizer_source` is a folder, a vocab.txt
     or a hub name.
     """
 
-    resolved: Resolved
     architecture: Architecture
     teacher: ModelFolder | None
     student: StudentPlan
@@ -67,7 +65,6 @@ class Plan:
     test_shards: list[ShardInfo]
     tokenizer_source: str
     tokenizer_sha256: str | None
-    folder: RunFolder
     token_counts: TokenCounts | None = None
     cache: CachePlan | None = None
 
@@ -87,7 +84,7 @@ def make_plan(resolved: Resolved) -> Plan:
     args = resolved.args
     check_tracker(args.run.report_to)
     folder = check_run_folder(args)
-    _check_writable(folder)
+    check_writable(folder)
     teacher = None
     if args.distillation.teacher_path is not None:
         teacher = read_model_folder(args.distillation.teacher_path, "--teacher_path")
@@ -120,9 +117,11 @@ def make_plan(resolved: Resolved) -> Plan:
         _say_if_casing_differs(resolved, train + test, tokenizer, source)
     if tokenizer is not None and not architecture.causal and any(map(asks_for_whole_words, train + test)):
         word_continuations(tokenizer)
-    _check_disk(resolved, folder, student)
+    check_disk(resolved, folder, student.parameter_estimate())
     _write_back(args, student, objectives, source)
-    return Plan(resolved, architecture, teacher, student, objectives, train, test, source, digest, folder, counts, cache)
+    return Plan(
+        resolved=resolved, folder=folder, architecture=architecture, teacher=teacher, student=student, objectives=objectives,
+        train_shards=train, test_shards=test, tokenizer_source=source, tokenizer_sha256=digest, token_counts=counts, cache=cache)
 
 
 def _student_architecture(args: Any, teacher: ModelFolder | None) -> Architecture:
@@ -291,30 +290,6 @@ def _check_shards(
     batch, rows = resolved.args.optimization.train_batch_size, sum(info.rows for info in shards if info.split == "train")
     if batch > rows:
         resolved.notes.append(f"--train_batch_size {batch} is more than the {rows} training samples: a step sees samples repeatedly")
-
-
-def _check_disk(resolved: Resolved, folder: RunFolder, student: StudentPlan) -> None:
-    """Weights and two Adam moments in fp32 for one checkpoint, weights again for one export; a note where all that is kept will not fit."""
-    weights = student.parameter_estimate() * 4
-    needed, flags, markers = 4 * weights, resolved.args.checkpoints, len(resolved.markers)
-    # The new one is written before the oldest goes.
-    kept = flags.keep_checkpoints + 1 + (markers if flags.keep_marker_checkpoints else 0)
-    whole_run = 3 * weights * kept + weights * (markers + 1)
-    free = shutil.disk_usage(folder.existing_ancestor).free
-    if needed <= free < whole_run:
-        resolved.notes.append(f"--output_dir: {free / 1e9:.1f} GB free, up to {kept} checkpoints and {markers + 1} exports need about "
-                              f"{whole_run / 1e9:.1f} GB; --no_keep_marker_checkpoints or --keep_checkpoints 1 need less")
-    if free < needed:
-        raise UserError(f"--output_dir: {free / 1e9:.1f} GB free at {folder.existing_ancestor}, one checkpoint and one export need "
-                        f"about {needed / 1e9:.1f} GB; free some, or choose another disk")
-
-
-def _check_writable(folder: RunFolder) -> None:
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.existing_ancestor, prefix=".write_test_"):
-            pass
-    except OSError as error:
-        raise UserError(f"--output_dir {folder.path}: cannot write there ({error.strerror}); choose a folder you may write to") from None
 
 
 def _write_back(args: Any, student: StudentPlan, objectives: ObjectivePlan, tokenizer_source: str) -> None:

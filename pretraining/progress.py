@@ -5,6 +5,9 @@ from typing import Any
 
 from pretraining.budget import Place
 
+QUALITY = ("accuracy/", "perplexity/", "score/")
+"""How the names of held-out numbers begin that are no losses."""
+
 
 @dataclass
 class Progress:
@@ -39,7 +42,7 @@ class Progress:
         return cls(**{**saved, "decided": Place(**saved["decided"])}) if saved else cls()
 
     def losses_and_quality(self) -> tuple[dict[str, float], dict[str, float]]:
-        """({"held-out loss": 3.1, ...}, {"accuracy/mlm": 0.4, "perplexity/clm": 31.0, ...}), the latter held out always."""
+        """({"held-out loss": 3.1, ...}, {"accuracy/mlm": 0.4, "score/f1": 0.8, ...}), the latter held out always."""
         names = {name: name.removeprefix("held-out ") for name in self.losses}
-        quality = {short: self.losses[name] for name, short in names.items() if short.startswith(("accuracy/", "perplexity/"))}
+        quality = {short: self.losses[name] for name, short in names.items() if short.startswith(QUALITY)}
         return {name: value for name, value in self.losses.items() if names[name] not in quality}, quality

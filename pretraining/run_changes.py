@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pretraining.args.parser import INFO
+from pretraining.args.flag_set import FlagSet
 from pretraining.objectives.catalog import OBJECTIVES, Part
 
 # Flags that may differ between the pieces of one run: they change where, how fast, how long and how loudly it runs, and not what a step
@@ -17,27 +17,29 @@ _FREE = frozenset({
     "scale_cnt_limit", "steps_per_print", "wall_clock_breakdown", "deepspeed_config", "tokenizer_name", "dataset_path", "teacher_path",
     "token_counts", "teacher_cache",
     "fp16", "fp16_backend", "layer_norm_type",  # --precision says what they decide, and both layer norms compute the same
-}) | {name for name, info in INFO.items() if info.no_effect}
+})
 # Sections of a DeepSpeed file that only tell.
 _FREE_OPTIONS = ("comms_logger", "csv_monitor", "dump_state", "flops_profiler", "memory_breakdown", "tensorboard", "wandb")
 # The optimizer's state of one cannot be read as another's.
 STATE_FLAGS = ("optimizer_type", "zero_stage")
 
 
-def changed_flags(saved: dict[str, Any], now: dict[str, Any], methods: list[Part]) -> Iterator[tuple[str, str]]:
+def changed_flags(saved: dict[str, Any], now: dict[str, Any], flags: FlagSet, methods: list[Part]) -> Iterator[tuple[str, str]]:
     """(flag, `flag: old -> new`) for every flag that changes what is computed and differs; one unknown to the saved run had its default."""
-    free = _FREE | _conditionally_free(now, methods)
+    info = flags.info
+    free = _FREE | flags.free | {name for name in info if info[name].no_effect} | _conditionally_free(now, methods)
     for name, value in now.items():
-        old = saved.get(name, INFO[name].default)
+        old = saved.get(name, info[name].default)
         if name not in free and old != value:
             yield name, f"{name}: {old} -> {value}"
 
 
 def _conditionally_free(now: dict[str, Any], methods: list[Part]) -> set[str]:
     free = set()
-    if not any(OBJECTIVES[part.name].compares_samples for part in methods):
+    comparing = {name for name, row in OBJECTIVES.items() if row.compares_samples}
+    if not any(part.name in comparing for part in methods):
         free |= {"train_micro_batch_size_per_gpu", "group_by_length"}
-    if now["token_counts"] is None:
+    if now.get("token_counts") is None:
         free.add("mlm_smoothing")
     if now["lr_schedule"] == "time":
         free.add("max_steps")  # it stops the run and is the total of no schedule

@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from dataset.errors import UserError
-from pretraining.args.parser import Args
+from pretraining.args.resolve_run import Resolved
+from pretraining.args.run_values import RunValues
 
 UNFINISHED_REASONS = ("signal", "deadline", "rank_failure")
 _LIMITS = ("total_training_time", "early_exit_time_marker", "max_steps", "num_epochs")
@@ -54,12 +55,20 @@ class RunFolder:
         return aside
 
 
-def run_path(args: Args) -> Path:
+@dataclass(kw_only=True)
+class RunPlan:
+    """A run of the trainer that has passed every check of flags and files: what the flags say, and where it goes."""
+
+    resolved: Resolved
+    folder: RunFolder
+
+
+def run_path(args: RunValues) -> Path:
     """OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID, with ~ expanded."""
     return Path(args.run.output_dir).expanduser() / args.run.job_name / args.run.current_run_id
 
 
-def check_run_folder(args: Args) -> RunFolder:
+def check_run_folder(args: RunValues) -> RunFolder:
     """The run's folder; UserError where it holds a run that --resume or --overwrite must decide about."""
     path = run_path(args)
     folder = RunFolder(path)
@@ -99,7 +108,7 @@ def check_run_folder(args: Args) -> RunFolder:
     return RunFolder(path, occupied=not has_checkpoint and not empty and _holds_run(path))
 
 
-def check_limits(folder: RunFolder, args: Args, finished: str) -> None:
+def check_limits(folder: RunFolder, args: RunValues, finished: str) -> None:
     """UserError where the flags would let a finished run train on: doing nothing is then not what is meant."""
     old = yaml.safe_load((folder.path / "args.yaml").read_text(encoding="utf-8")) if (folder.path / "args.yaml").is_file() else {}
     others = [f"{name}: {old[name]} -> {args.get(name)}" for name in _LIMITS if name in old and old[name] != args.get(name)]
@@ -108,7 +117,7 @@ def check_limits(folder: RunFolder, args: Args, finished: str) -> None:
                         "goes on with it under the new ones")
 
 
-def source_checkpoints(args: Args) -> Path | None:
+def source_checkpoints(args: RunValues) -> Path | None:
     """The checkpoints folder that --load_training_checkpoint names, or None."""
     if args.checkpoints.load_training_checkpoint is None:
         return None
@@ -116,12 +125,12 @@ def source_checkpoints(args: Args) -> Path | None:
     return path / "checkpoints" if (path / "checkpoints").is_dir() else path
 
 
-def goes_on_here(args: Args) -> bool:
+def goes_on_here(args: RunValues) -> bool:
     """Whether the run goes on from checkpoints of its own folder, if there are any."""
     return args.run.resume or loads_own(args)
 
 
-def loads_own(args: Args) -> bool:
+def loads_own(args: RunValues) -> bool:
     """Whether --load_training_checkpoint names the run's own folder."""
     source = source_checkpoints(args)
     return source is not None and source.resolve() == RunFolder(run_path(args)).checkpoints.resolve()

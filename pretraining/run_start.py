@@ -4,28 +4,22 @@ Nothing is written before the saved run was compared with this one, and rank 0's
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import xxhash
 import yaml
 
 from dataset.errors import UserError
 from dataset.files import reason, replace_folder, write_json, write_text
-from dataset.shard_format import ShardInfo
-from pretraining.checkpoint import clean_partials, file_hash, find_checkpoint, read_state, supersede_later
+from pretraining.checkpoint import clean_partials, find_checkpoint, read_state, supersede_later
 from pretraining.console import say
 from pretraining.control import AgreedError, Control
-from pretraining.models.catalog import WEIGHT_FILES
 from pretraining.outputs import marker_step, markers
-from pretraining.preflight import Plan
 from pretraining.run_changes import STATE_FLAGS, changed_data, changed_flags, changed_options
-from pretraining.run_folder import RunFolder, goes_on_here, loads_own, run_path, source_checkpoints
-from pretraining.teacher_cache.coverage import CachePlan
+from pretraining.run_folder import RunFolder, RunPlan, goes_on_here, loads_own, run_path, source_checkpoints
 from pretraining.tracking import cut_metrics, environment
 
 
@@ -44,15 +38,15 @@ class Saved:
     changes: list[str] = field(default_factory=list)
 
 
-def claim_run(plan: Plan, control: Control) -> Saved:
-    """Take the run's folder, if it is there, and find what to go on from; writes nothing.
+def claim_run(plan: RunPlan, control: Control, identify: Callable[[], dict[str, Any]]) -> Saved:
+    """Take the run's folder, if it is there, and find what to go on from; writes nothing. `identify` says what the run reads.
 
     All ranks call it together; UserError where another process is in the folder or what was saved does not fit.
     """
     def work() -> Saved:
         if plan.folder.path.exists():
             _lock(plan.folder.path)
-        return _find(plan, control, data_identity(plan))
+        return _find(plan, control, identify())
 
     saved = control.on_first(lambda: _writing(plan, work))
     blind = [rank for rank, sees in enumerate(control.gather(saved.checkpoint is None or saved.checkpoint.is_dir())) if not sees]
@@ -61,51 +55,25 @@ def claim_run(plan: Plan, control: Control) -> Saved:
     return saved
 
 
-def begin_run(plan: Plan, control: Control, config: dict[str, Any], saved: Saved) -> None:
+def begin_run(plan: RunPlan, control: Control, config: dict[str, Any], saved: Saved) -> None:
     """Write args.yaml, deepspeed_config.json and environment.json, and undo what is later than the checkpoint. All ranks together."""
     control.on_first(lambda: _writing(plan, lambda: _begin(plan, config, saved)))
 
 
-def _writing(plan: Plan, work: Callable[[], Any]) -> Any:
+def _writing(plan: RunPlan, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except OSError as error:
         raise UserError(f"--output_dir {plan.folder.path}: cannot write there ({reason(error)}); choose another folder") from None
 
 
-def data_identity(plan: Plan) -> dict[str, Any]:
-    """What a run reads, so that a resumed run notices other shards or another teacher.
-
-    Of a shard its name, rows, bytes and attributes (seed, tokenizer, masking, ...): hashing a corpus would take minutes. Of a teacher a
-    hash of its weights, of token counts one of the numbers.
-    """
-    weights = None
-    if plan.cache is not None:
-        weights = plan.cache.header.teacher_hash
-    elif plan.teacher is not None:
-        weights = file_hash(next(plan.teacher.path / name for name in WEIGHT_FILES if (plan.teacher.path / name).is_file()))
-    return {"train": [_shard_identity(info) for info in plan.train_shards], "test": [_shard_identity(info) for info in plan.test_shards],
-            "teacher": weights, "teacher_cache": None if plan.cache is None else _cache_identity(plan.cache),
-            "token_counts": None if plan.token_counts is None else xxhash.xxh3_64_hexdigest(plan.token_counts.counts.tobytes())}
-
-
-def _cache_identity(cache: CachePlan) -> list[Any]:
-    header = cache.header
-    return [header.kind, header.k, list(header.hidden_layers), header.precision, header.sampling_temperature, header.seed]
-
-
-def _shard_identity(info: ShardInfo) -> list[Any]:
-    attributes = json.dumps(sorted((name, str(value)) for name, value in info.attributes.items()))
-    return [info.path.name, info.rows, info.path.stat().st_size, xxhash.xxh3_64_hexdigest(attributes.encode())]
-
-
-def file_options(plan: Plan) -> dict[str, Any]:
+def file_options(plan: RunPlan) -> dict[str, Any]:
     """The options that a --deepspeed_config adds to those of our flags."""
     file = plan.resolved.deepspeed_file
     return {**file.extra, "zero_optimization": file.zero}
 
 
-def _begin(plan: Plan, config: dict[str, Any], saved: Saved) -> None:
+def _begin(plan: RunPlan, config: dict[str, Any], saved: Saved) -> None:
     folder, args = plan.folder, plan.resolved.args
     if folder.occupied:
         say(f"note: the run that was here is now {folder.move_aside()}")
@@ -139,7 +107,7 @@ def _lock(path: Path) -> None:
         os.close(descriptor)
 
 
-def _find(plan: Plan, control: Control, data: dict[str, Any]) -> Saved:
+def _find(plan: RunPlan, control: Control, data: dict[str, Any]) -> Saved:
     """The checkpoint to go on from: this run's, else --load_training_checkpoint's. UserError where its run is not this one.
 
     A dry run goes on from the same one, but elsewhere.
@@ -168,10 +136,10 @@ def _newest(folder: Path, name: str | None, ours: bool) -> Path | None:
     return checkpoint
 
 
-def _changes(plan: Plan, state: dict[str, Any], data: dict[str, Any], is_own: bool) -> list[str]:
+def _changes(plan: RunPlan, state: dict[str, Any], data: dict[str, Any], is_own: bool) -> list[str]:
     """What differs from the saved run and changes what is computed; UserError unless --allow_changes."""
     args = plan.resolved.args
-    flags = list(changed_flags(state["flags"], args.as_dict(), plan.resolved.methods))
+    flags = list(changed_flags(state["flags"], args.as_dict(), args.flags, plan.resolved.methods))
     changes = [line for _, line in flags] + [*changed_options(state["options"], file_options(plan)), *changed_data(state["data"], data)]
     fresh = "start another run with --current_run_id" if is_own else "leave --load_training_checkpoint out"
     unreadable = [name for name, _ in flags if name in STATE_FLAGS]

@@ -8,7 +8,8 @@ import pytest
 
 from dataset.errors import UserError
 from pretraining.args.parser import parse
-from pretraining.args.resolve import Resolved, resolve
+from pretraining.args.resolve import resolve
+from pretraining.args.resolve_run import Resolved
 from pretraining.launch import Launch
 
 # What Hugging Face's documentation and trainers write: everything left to the trainer.

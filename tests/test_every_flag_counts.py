@@ -11,7 +11,7 @@ from cli_case import LOST_FLAGS, PROJECT, REPAIRED_FLAGS, command_line
 
 from dataset.errors import UserError
 from pretraining.args.methods import ALPHAS
-from pretraining.args.parser import GROUP_OF, GROUPS, INFO, parse
+from pretraining.args.parser import FLAGS, GROUPS, INFO, parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch
 from pretraining.student_plan import _FREE, _SHAPE
@@ -133,8 +133,8 @@ def test_every_flag_says_what_it_does_and_has_one_group():
 
 def flags_with_effect() -> set[tuple[str, str]]:
     """(group, name) of every flag that claims to change the run. --fp16_backend only says which backend runs instead."""
-    return {(GROUP_OF[name], name) for name, info in INFO.items() if info.no_effect is None} - {
-        (GROUP_OF[name], name) for name in (*REFUSED, "fp16_backend")}
+    return {(FLAGS.group_of[name], name) for name, info in INFO.items() if info.no_effect is None} - {
+        (FLAGS.group_of[name], name) for name in (*REFUSED, "fp16_backend")}
 
 
 def unread(wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:

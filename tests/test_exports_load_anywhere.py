@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from dataset.errors import UserError
 from dataset.tokenizer import load_tokenizer
-from pretraining.export import ExportRecipe, export_student, load_hf_tokenizer
+from pretraining.export import ExportRecipe, load_hf_tokenizer
 from pretraining.models.catalog import ARCHITECTURES
 from pretraining.models.encoder import Encoder
 from pretraining.models.loading import load_model
@@ -62,7 +62,7 @@ def export(module, built, folder: Path, source: Path, family: str, method="hidde
                           head_trained, 32)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     weights["objective.parts.hidden_mse.projection.weight"] = torch.ones(3, 3)  # an objective's own, not to be exported
-    export_student(recipe, weights, folder, STATE)
+    recipe.export(weights, folder, STATE)
     return folder
 
 
@@ -219,6 +219,6 @@ def test_an_export_that_fails_leaves_no_folder(exports, tmp_path):
     weights = {name: parameter.detach() for name, parameter in module.named_parameters() if "layer.1.output" not in name}
     recipe = ExportRecipe(built, ARCHITECTURES["bert-mlm"], load_hf_tokenizer(str(source)), flags_for(source, [1, 3]), [], False, 32)
     with pytest.raises(RuntimeError, match=r"export lacks .*layer\.1\.output"):
-        export_student(recipe, weights, tmp_path / "run" / "out", STATE)
+        recipe.export(weights, tmp_path / "run" / "out", STATE)
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not (tmp_path / "run" / "out").exists()

@@ -4,7 +4,8 @@ import pytest
 import yaml
 from cli_case import LITERAL_FLAGS, LOST_FLAGS, PROJECT, REPAIRED_FLAGS, command_line, print_config, run_script
 
-from pretraining.args.parser import INFO, ONE_SHOT, parse
+from pretraining.args.flag_set import ONE_SHOT
+from pretraining.args.parser import INFO, parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch
 

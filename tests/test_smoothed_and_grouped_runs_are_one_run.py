@@ -18,7 +18,7 @@ from zygote import Zygote
 
 from dataset.token_counts import write_token_counts
 from dataset.tokenizer import load_tokenizer, word_continuations
-from pretraining.args.parser import INFO
+from pretraining.args.parser import FLAGS, INFO
 from pretraining.objectives.catalog import Part
 from pretraining.run_changes import changed_data, changed_flags
 
@@ -143,8 +143,8 @@ def test_what_belongs_to_the_run_and_what_may_change():
     now = {name: info.default for name, info in INFO.items()}
     for change, listed in (({"token_counts": "x"}, []), ({"mlm_smoothing": 0.5}, []), ({"group_by_length": True}, []),
                            ({"token_counts": "x", "mlm_smoothing": 0.5}, ["mlm_smoothing"])):
-        assert [name for name, _ in changed_flags(now, now | change, [Part("mlm", 1.0)])] == listed
-    compared = changed_flags(now, now | {"group_by_length": True}, [Part("crd", 1.0)])
+        assert [name for name, _ in changed_flags(now, now | change, FLAGS, [Part("mlm", 1.0)])] == listed
+    compared = changed_flags(now, now | {"group_by_length": True}, FLAGS, [Part("crd", 1.0)])
     assert [name for name, _ in compared] == ["group_by_length"]
 
 

@@ -67,12 +67,17 @@ class Scorer:
 
     def constant_metrics(self) -> dict[str, float]:
         """What always predicting the same scores on the dev sets."""
-        return _by_name(self.dev, {name: _constant(self.task, part) for name, part in self.dev.items()})
+        return constant_metrics_of(self.task, self.dev)
 
 
 def metrics_of(task: Task, sets: Sets, outputs: Mapping[str, Output]) -> dict[str, float]:
     """Every metric of every set, by `metric_name`."""
     return _by_name(sets, {name: _metrics(task, part, outputs[name]) for name, part in sets.items()})
+
+
+def constant_metrics_of(task: Task, sets: Sets) -> dict[str, float]:
+    """What always predicting the same scores on every set, by `metric_name`."""
+    return _by_name(sets, {name: _constant(task, part) for name, part in sets.items()})
 
 
 def _metrics(task: Task, part: Examples | Questions, output: Output) -> dict[str, float]:

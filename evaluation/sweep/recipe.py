@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from dataset.errors import UserError, nearest, one_line
+from pretraining.args.flag_set import ONE_SHOT, RecipeLoader
 from pretraining.args.flags import parse_bool
-from pretraining.args.parser import INFO, ONE_SHOT, RecipeLoader
+from pretraining.args.parser import INFO
 
 KEYS = ("name", "output_dir", "launcher", "config", "flags", "grid", "exclude", "seeds", "budget_hours", "score", "baselines")
 ORIGINALS_KEYS = ("hyperparameters", "default_parameters")

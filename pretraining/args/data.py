@@ -6,9 +6,17 @@ from pretraining.args.flags import flag, parse_int
 
 
 @dataclass
-class DataFlags:
-    dataset_path: str = flag("books_wiki_en_corpus", "folder of *train*.hdf5 and *test*.hdf5 shards")
+class LoadingFlags:
     num_workers: int = flag(4, "optimizer steps whose batches a loader thread prepares ahead of training; 0: no thread")
+    group_by_length: bool = flag(
+        False, "sort the samples of each optimizer step by length before they are cut into micro-batches, so that less is padding; which "
+        "samples a step sees stays the same",
+    )
+
+
+@dataclass
+class DataFlags(LoadingFlags):
+    dataset_path: str = flag("books_wiki_en_corpus", "folder of *train*.hdf5 and *test*.hdf5 shards")
     async_worker: bool = flag(
         True, "the originals' asynchronous shard loading", no_effect="batches are prepared ahead whenever --num_workers > 0",
     )
@@ -25,7 +33,3 @@ class DataFlags:
         metavar="FILE",
     )
     mlm_smoothing: float = flag(0.7, "with --token_counts a token is drawn in proportion to max(count, 1)^-X; 0: all alike")
-    group_by_length: bool = flag(
-        False, "sort the samples of each optimizer step by length before they are cut into micro-batches, so that less is padding; which "
-        "samples a step sees stays the same",
-    )

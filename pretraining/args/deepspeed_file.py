@@ -12,7 +12,7 @@ from typing import Any
 
 from dataset.errors import UserError
 from pretraining.args.flags import parse_int
-from pretraining.args.parser import INFO, Args
+from pretraining.args.run_values import RunValues
 
 # DeepSpeed key -> our flag.
 _OWNED = {
@@ -48,7 +48,7 @@ class DeepSpeedFile:
     accumulation: int | None = None
 
 
-def read_deepspeed_file(args: Args, notes: list[str]) -> DeepSpeedFile:
+def read_deepspeed_file(args: RunValues, notes: list[str]) -> DeepSpeedFile:
     """Read --deepspeed_config, move what our flags own into `args`, return the rest; UserError for contradictions."""
     path = args.engine.deepspeed_config
     if path is None:
@@ -104,11 +104,11 @@ def _without_auto(config: dict[str, Any]) -> dict[str, Any]:
     return {key: _without_auto(value) if isinstance(value, dict) else value for key, value in config.items() if value != "auto"}
 
 
-def _adopt(args: Args, source: str, key: str, value: Any, flag: str) -> None:
+def _adopt(args: RunValues, source: str, key: str, value: Any, flag: str) -> None:
     """Let the file set `flag` where the command line did not, and refuse two different values."""
     if value == "auto":
         return
-    info = INFO[flag]
+    info = args.flags.info[flag]
     try:
         if isinstance(value, bool) != info.is_bool or isinstance(value, (list, str)):
             raise ValueError(f"found {json.dumps(value)}, expected {'true or false' if info.is_bool else 'a number'}")
@@ -132,7 +132,7 @@ def _accumulation(source: str, value: Any) -> int | None:
     return steps
 
 
-def _precision(args: Args, source: str, config: dict[str, Any], notes: list[str]) -> None:
+def _precision(args: RunValues, source: str, config: dict[str, Any], notes: list[str]) -> None:
     """fp16 and bf16 sections: only their `enabled` is taken, the rest of mixed precision is ours."""
     asked = args.engine.precision or ("fp16" if args.engine.fp16 else None)
     for name in ("fp16", "bf16"):
@@ -151,7 +151,7 @@ def _precision(args: Args, source: str, config: dict[str, Any], notes: list[str]
             notes.append(f"--deepspeed_config: {name}.{said[0]} has no effect: loss scaling is set by --precision")
 
 
-def _optimizer(args: Args, source: str, config: dict[str, Any]) -> None:
+def _optimizer(args: RunValues, source: str, config: dict[str, Any]) -> None:
     """The optimizer section is the flags' business: its numbers become theirs, anything else in it is refused."""
     optimizer = _section(source, config, "optimizer")
     kind = optimizer.get("type", "auto")

@@ -10,8 +10,9 @@ still read once, a larger one twice.
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -75,25 +76,42 @@ def _stored(rows: TeacherRows, row_of: np.ndarray, slot_of: np.ndarray) -> Store
         None if rows.rest is None else torch.from_numpy(rows.rest[row_of, slot_of]), hidden)
 
 
+class RowReader(Protocol):
+    """What gives the rows of segments of the global order; rows have `take(numbers)`, as `SampleRows` has.
+
+    `looks_ahead`: whether `read` must be told what `survey` found in the whole global batch.
+    """
+
+    looks_ahead: bool
+
+    def survey(self, segments: Iterable[Segment]) -> tuple[np.ndarray, np.ndarray | None]: ...
+
+    def read(self, segments: Iterable[Segment], chosen: np.ndarray | None = None) -> Any: ...
+
+
 class StepLoader:
     """Iterates over steps from sample `first_sample` on; each item is this rank's list of `accumulation` micro-batches.
 
-    `ahead` steps are prepared by a thread (0: none). Errors of the thread are raised where the batch is asked for.
+    `ahead` steps are prepared by a thread (0: none). Errors of the thread are raised where the batch is asked for. `collate` makes a
+    micro-batch of the reader's rows and of its number in the global batch.
     """
 
-    def __init__(self, order: GlobalOrder, reader: ShardReader, share: Share, first_sample: int, ahead: int, pin: bool) -> None:
-        self.order, self.reader, self.share, self.pin = order, reader, share, pin
+    def __init__(
+        self, order: GlobalOrder, reader: RowReader, share: Share, first_sample: int, ahead: int, pin: bool,
+        collate: Callable[[Any, int], Any] = collate,
+    ) -> None:
+        self.order, self.reader, self.share, self.pin, self.collate = order, reader, share, pin, collate
         self._position = first_sample
-        self._queue: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=max(1, ahead))
+        self._queue: queue.Queue[list | BaseException] = queue.Queue(maxsize=max(1, ahead))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="loader", daemon=True) if ahead > 0 else None
         if self._thread is not None:
             self._thread.start()
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator[list]:
         return self
 
-    def __next__(self) -> list[Batch]:
+    def __next__(self) -> list:
         if self._thread is None:
             return self._build_next()
         item = self._queue.get()
@@ -112,26 +130,26 @@ class StepLoader:
                 except queue.Empty:
                     self._thread.join(timeout=0.05)
 
-    def _build_next(self) -> list[Batch]:
+    def _build_next(self) -> list:
         share, start = self.share, self._position
         self._position += share.global_batch
         segments = list(self.order.segments(start, share.global_batch))
         widths = chosen = None
-        if share.group_by_length or self.reader.smoothing is not None:
+        if share.group_by_length or self.reader.looks_ahead:
             widths, chosen = self.reader.survey(segments)
         places = share.places(widths if share.group_by_length else None)
         own = np.sort(places, axis=None)
         rows = self.reader.read(at_places(segments, own), None if chosen is None else chosen[own])
         batches = []
         for micro_step, part in enumerate(np.searchsorted(own, places)):
-            batch = collate(rows.take(part), micro_step * share.world_size + share.rank)
+            batch = self.collate(rows.take(part), micro_step * share.world_size + share.rank)
             batches.append(batch.pin_memory() if self.pin else batch)
         return batches
 
     def _produce(self) -> None:
         while not self._closing.is_set():
             try:
-                item: list[Batch] | BaseException = self._build_next()
+                item: list | BaseException = self._build_next()
             except BaseException as error:
                 item = error
             while not self._closing.is_set():

@@ -79,6 +79,10 @@ class ShardReader:
         self._outputs: dict[int, ShardOutputs] = {}
         self._rules: dict[tuple, MaskRule] = {}
 
+    @property
+    def looks_ahead(self) -> bool:
+        return self.smoothing is not None
+
     def survey(self, segments: Iterable[Segment]) -> tuple[np.ndarray, np.ndarray | None]:
         """What a whole global batch decides: (widths (B,) int64, tokens to be predicted (B, L) bool, or None without smoothing)."""
         widths, draw = [], None if self.smoothing is None else Draw(self.smoothing)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dataset.errors import UserError
 from dataset.shard_format import ATTRIBUTE_TOKENIZER, STATIC, ShardInfo
-from pretraining.args.resolve import Resolved
+from pretraining.args.resolve_run import Resolved
 from pretraining.models.catalog import ARCHITECTURES, WEIGHT_FILES, ModelFolder, model_type_of
 from pretraining.objective_plan import ObjectivePlan
 from pretraining.objectives.catalog import OBJECTIVES, UNNORMALISED, Part
