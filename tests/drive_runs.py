@@ -2,9 +2,9 @@
 
     drive_runs:main CASES.json PIECE REPORT
 
-A case is {"name": ..., "flags": [...], "cuts": [[step, signal, rank or None], ...]}. Launch 0 trains every case straight through, and
-once up to its first cut; every further launch, in processes of its own, takes the cut runs to the next cut or to the end. The last one
-compares them, its ranks sharing the cases, and writes REPORT.RANK.
+A case is {"name": ..., "flags": [...], "cuts": [[step, signal, rank or None], ...]}; one without cuts has no pieces. Launch 0 trains every
+case straight through, and once up to its first cut; every further launch, in processes of its own, takes the cut runs to the next cut or
+to the end. The last one compares them, its ranks sharing the cases, and writes REPORT.RANK.
 """
 
 import json
@@ -67,7 +67,7 @@ class Driver:
         if piece == 0:
             straight = self.run([*case["flags"], "--job_name", name, "--current_run_id", "straight"])
             assert straight == "max_steps", (name, straight)
-        if piece <= len(cuts):
+        if cuts and piece <= len(cuts):
             cut = cuts[piece] if piece < len(cuts) else None
             reason = self.run([*case["flags"], "--job_name", name, "--current_run_id", "pieces", "--resume"], cut)
             assert reason == ("max_steps" if cut is None else "signal"), (name, piece, reason)
@@ -143,7 +143,7 @@ def metrics(run: Path) -> tuple[list[dict[str, Any]], set[int]]:
 
 
 def compare(case: dict, output: Path) -> dict:
-    straight, pieces = (output / case["name"] / run for run in ("straight", "pieces"))
+    straight, pieces = (output / case["name"] / run for run in ("straight", "pieces" if case["cuts"] else "straight"))
     (ours, saved), (theirs, saved_too) = metrics(straight), metrics(pieces)
     resumed = [event for event in without_times(pieces) if event["event"] == "resume"]
     newest = Path("checkpoints") / f"step_{LAST_STEP}"

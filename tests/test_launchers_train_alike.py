@@ -28,7 +28,6 @@ DROPOUT = ["--hidden_dropout_prob", "0.1", "--attention_probs_dropout_prob", "0.
 # name: (launcher, micro-batch). 16 samples a step: 1 x 16, 4 x 4, and 2 ranks with accumulation 1, 2 and 4.
 LAUNCHES = {
     "python": ((), 16),
-    "python_4_micro_batches": ((), 4),
     "torchrun": (torchrun(2), 4),
     "torch.distributed.launch": ((sys.executable, "-m", "torch.distributed.launch", "--nproc_per_node", "2", "--master_port", "29611"), 8),
     "deepspeed": (("deepspeed", "--num_accelerators", "2", "--master_port", "29612"), 2),
@@ -50,13 +49,12 @@ def command(place: Path, run: str, micro_batch: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def runs(place):
-    """All launches with dropout off; run name -> run folder."""
-    folders = {}
+def runs(place, zygote):
+    """All launches with dropout off, and one more as `python` starts it; run name -> run folder."""
     for name, (launcher, micro_batch) in LAUNCHES.items():
         train([*command(place, name, micro_batch), *NO_DROPOUT], launcher=launcher)
-        folders[name] = place / "out" / "hidden_mse_init" / name
-    return folders
+    zygote.run([*command(place, "python_4_micro_batches", 4), *NO_DROPOUT])
+    return {name: place / "out" / "hidden_mse_init" / name for name in (*LAUNCHES, "python_4_micro_batches")}
 
 
 def test_every_launcher_finishes_the_published_command(runs):
@@ -82,10 +80,10 @@ def test_every_launcher_counts_the_same_tokens(runs):
     assert len({tuple(counts) for counts in tokens.values()}) == 1, tokens
 
 
-def test_one_seed_gives_one_run(place):
+def test_one_seed_gives_one_run(place, zygote):
     """Dropout on: everything but wall times is equal, to the last bit."""
     for run in ("first", "second"):
-        train([*command(place, run, 4), *DROPOUT])
+        zygote.run([*command(place, run, 4), *DROPOUT])
     first, second = (place / "out" / "hidden_mse_init" / run for run in ("first", "second"))
     assert losses(first) == losses(second)
     for marker in summary(first)["markers"]:

@@ -1,5 +1,7 @@
 """24 steps straight equal 24 steps in pieces, cut at random by signals, to the last bit: for every name of --method, every architecture,
-optimizer, schedule, ZeRO stage and precision. Every run also learns, exports what loads, and logs its terms."""
+optimizer, schedule, ZeRO stage and precision. Every run also learns, exports what loads, and logs its terms.
+
+All of them are cut among the slow proofs; in every test those are whose state is of a kind of its own."""
 
 import json
 import math
@@ -20,6 +22,9 @@ SHAPE = ["--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_hea
 SCRATCH = ["--encoder_ln_mode", "post-ln", "--layernorm_embedding", *SHAPE]
 COPIED = ["--student_initialize", "--num_hidden_layers", "2"]
 WATCHED = ["--do_validation", "--finetune_time_markers", "0.3,0.6", "--steps_between_checkpoints", "5"]
+CUT_IN_EVERY_TEST = ("crd", "att_val_two_stage", "hidden_mse_combine", "nsp", "clm", "narrow", "augmented", "family-modernbert", "crossing",
+                     "lamb-step-exp-fp32-0", "adafactor-time-linear-bf16-0", "muon-constant_step-exp-bf16-0", "adamw-time-linear-fp32-1",
+                     "adamw-time-exp-bf16-2", "adamw-step-linear-fp32-2")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -80,14 +85,16 @@ def draw_cuts(name):
     return [[step, int(dice.choice(SIGNALS)), dice.choice((None, 0, 1))] for step in steps]
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory, zygote):
+@pytest.fixture(scope="module", params=[pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.slow)])
+def reports(request, tmp_path_factory, zygote):
     place = tmp_path_factory.mktemp("every")
     make_shards(place / "shards", next_sentence=True)
     make_shards(place / "unmasked", masking="none")
     for family in MODEL_TYPES:
         make_teacher(place / family, family=family)
-    todo = [{"name": name, "flags": flags, "cuts": draw_cuts(name)} for name, flags in cases(place)]
+    todo = [{"name": name, "flags": flags, "cuts": draw_cuts(name) if request.param or name in CUT_IN_EVERY_TEST else []}
+            for name, flags in cases(place)]
+    assert {case["name"] for case in todo} >= set(CUT_IN_EVERY_TEST)
     (place / "cases.json").write_text(json.dumps(todo))
     for piece in range(1 + max(len(case["cuts"]) for case in todo)):
         zygote.run([str(place / "cases.json"), str(piece), str(place / "report")], ranks=2, call="drive_runs:main")
