@@ -54,13 +54,16 @@ def test_teachers_starts_and_own_heads_are_curves_of_their_own(run):
 
 def test_a_grid_is_one_score_that_says_it_was_chosen(run):
     rows = marker_rows(run, ["RTE"], seeds=2)
-    grid = [one | {"settings": {**one["settings"], "learning_rate": 1e-4}, "metrics": {"accuracy": one["metrics"]["accuracy"] + 0.1}}
-            for one in rows]
+    rows = [one | {"grid_point": {"learning_rate": one["settings"]["learning_rate"]}} for one in rows]
+    grid = [one | {"settings": {**one["settings"], "learning_rate": 1e-4}, "grid_point": {"learning_rate": 1e-4},
+                   "metrics": {"accuracy": one["metrics"]["accuracy"] + 0.1}} for one in rows]
     write_rows(run, [*rows, *grid])
     panel, = scores(run).panels
     entries = panel.curves["job/a"]
     assert len(entries) == 4 and all(entry.score.selected_on_dev and entry.score.settings["learning_rate"] == 1e-4 for entry in entries)
     assert "chosen on dev" in all_scores([panel]).lines[0].cells[-1].text
+    (table,) = overview([panel], last_only=True)
+    assert any(note.startswith("Chosen of the grid: learning_rate 0.0001 for RTE of ") for note in table.notes)
 
 
 def test_scores_of_weights_that_changed_are_left_out(run):

@@ -10,6 +10,7 @@ from evaluation.report.tables import EMPTY, Cell, Line, Table, count, percent, p
 from evaluation.scoring.panels import Entry, Panel, changes_text, counted, protocol_text, titles, told_apart
 from evaluation.scoring.protocols import FLAGS, OWN_HEAD
 from evaluation.scoring.statistics import CONFIDENCE, Score, average, retention
+from evaluation.scoring.tables import grid_point_text
 
 MARKS = {"*": "chosen on this dev set (a grid point or the best evaluation), so optimistic",
          "†": "began from another task's fine-tuned weights", "!": "some seeds diverged and are left out",
@@ -82,6 +83,11 @@ def _overview_notes(shown: list[Panel], columns: list[str], tasks: list[str], te
     scores = [entry.score for panel in shown for entry in panel.entries]
     used = "".join(map(_marks, scores))
     yield from (f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in used)
+    chosen: dict[str, list[str]] = {}
+    for entry in (entry for panel in shown for entry in panel.entries):
+        if entry.score.rows[0].get("grid_point"):
+            chosen.setdefault(grid_point_text(entry.score), []).append(f"{entry.score.task} of {entry.label}")
+    yield from (f"Chosen of the grid: {point} for {', '.join(dict.fromkeys(names))}." for point, names in chosen.items())
 
 
 def _who(entry: Entry, last_only: bool) -> tuple:

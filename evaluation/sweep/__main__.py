@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.errors import OneLineParser, UserError, run_command
+from evaluation.scoring.panels import counted
 from evaluation.sweep.child import StopWish
 from evaluation.sweep.recipe import Recipe, read_recipe
 from evaluation.sweep.record import Lock, Record
@@ -92,8 +93,8 @@ def _print_commands(recipe: Recipe, runs: Sequence[Run], scoring: Scoring | None
 def _print_plan(recipe: Recipe, runs: Sequence[Run], record: Record, scoring: Scoring | None) -> None:
     points = list(dict.fromkeys(run.point.id for run in runs))
     total = sum(run.hours for run in runs)
-    print(f"sweep {recipe.name}: {len(points)} points x {len(runs) // len(points)} seeds = {len(runs)} runs of up to {total:.4g} h "
-          f"in all, in {shown(recipe.folder)}\n")
+    size = f"{counted(len(points), 'point')} x {counted(len(runs) // len(points), 'seed')} = {counted(len(runs), 'run')}"
+    print(f"sweep {recipe.name}: {size} of up to {total:.4g} h in all, in {shown(recipe.folder)}\n")
     states = {run.id: record.state(run) for run in runs}
     rows = [["point", "seed", "hours", "done", "state"]]
     rows += [[run.point.id, str(run.seed), f"{run.hours:.4g}", f"{states[run.id].hours:.4g}", str(states[run.id])] for run in runs]
