@@ -23,8 +23,9 @@ def keep_largest(teacher_MV: torch.Tensor, kept: int) -> SparseTargets:
     found: list[tuple[torch.Tensor, ...]] = []
     for (teacher_RV,) in pieces(teacher_MV):
         top_RK, ids_RK = torch.topk(teacher_RV, kept, dim=-1)
-        total_R1 = torch.logsumexp(teacher_RV, dim=-1, keepdim=True)
         others_R1 = _others(teacher_RV, ids_RK)[1]
+        # The same as over all V once more, which would take a quarter of the time of all this.
+        total_R1 = torch.logaddexp(torch.logsumexp(top_RK, dim=-1, keepdim=True), others_R1)
         found.append((ids_RK, top_RK - total_R1, (others_R1 - total_R1).squeeze(1)))
     return SparseTargets(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
