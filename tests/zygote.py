@@ -128,7 +128,7 @@ class Zygote:
 
 def _preload() -> None:
     for name in ("torch", "deepspeed", "transformers", "h5py", "pretraining.preflight", "pretraining.assemble", "run_pretraining",
-                 "fault_points"):
+                 "task_distillation.students.build", "evaluation.scoring.card", "evaluation.fine_tuning.scorer", "fault_points"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # the children's collector would otherwise copy every page of it

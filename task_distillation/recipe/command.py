@@ -1,0 +1,87 @@
+"""`recipe`: every step of one YAML file, from a task's TSV to students that are ready to serve; going on where it stopped."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from dataset.errors import OneLineParser, UserError
+from evaluation.tasks.task import Task
+from task_distillation.recipe.read import Recipe, check_words, read_recipe
+from task_distillation.recipe.run import SCRIPT, Runner
+from task_distillation.recipe.steps import TEACHER, Step, export_step, plan_steps, student_run
+from task_distillation.task_flags import select_task
+from task_distillation.teaching.label import label_settings
+from task_distillation.teaching.label import make_parser as label_parser
+
+
+def make_parser() -> OneLineParser:
+    """The parser of `recipe`."""
+    parser = OneLineParser(prog="run_task_distillation.py recipe", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("recipe", type=Path, help="a YAML file such as configs/task/sst2.yaml")
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="gets the teacher, the transfer set, its logits and the students")
+    add("--model", type=Path, metavar="FOLDER", help="an encoder, which is fine-tuned as the teacher")
+    add("--teacher_path", type=Path, metavar="FOLDER", help="or a teacher that is fine-tuned on the task already")
+    add("--glue_dir", type=Path, metavar="DIR", help="folder of GLUE's official files")
+    add("--seeds", metavar="1,2,3", help="a student for each (default: the recipe's)")
+    add("--set", action="append", default=[], metavar="STEP.FLAG=VALUE", help="change a flag of a step, such as distil.hidden_size=300")
+    add("--launcher", default="", metavar="WORDS", help='before the script for distil, such as "torchrun --nproc_per_node 2"')
+    add("--devices", default="auto", metavar="LIST", help="where the teacher is scored: auto, cpu, cuda:0")
+    add("--print_commands", action="store_true", help="print the steps' command lines, which run alone as well, and exit")
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Run the recipe; UserError for anything that flags and the recipe show to be wrong, before the first step."""
+    flags = make_parser().parse_args(arguments)
+    if (flags.model is None) == (flags.teacher_path is None):
+        found = "no teacher" if flags.model is None else "--model and --teacher_path: two teachers"
+        raise UserError(f"{found}; --model FOLDER fine-tunes an encoder, --teacher_path FOLDER takes one that is fine-tuned")
+    recipe = read_recipe(flags.recipe, flags.set, flags.seeds)
+    task = select_task(argparse.Namespace(task_name=recipe.task_name, task_file=recipe.task_file))
+    output_dir = flags.output_dir
+    steps = plan_steps(recipe, output_dir, flags.model, flags.teacher_path, flags.glue_dir)
+    _check(recipe, [*steps, *(export_step(recipe, output_dir, seed, student_run(output_dir, seed)) for seed in recipe.seeds[:1])])
+    if flags.print_commands:
+        for step in steps:
+            print(f"python {SCRIPT.name} {shlex.join(step.line(stale=False))}")
+        return
+    runner = Runner(output_dir, shlex.split(flags.launcher))
+    runner.check(steps)
+    for step in steps:
+        runner.run(step)
+    _finish(flags, recipe, task, steps, runner)
+
+
+def _finish(flags: argparse.Namespace, recipe: Recipe, task: Task, steps: list[Step], runner: Runner) -> None:
+    """Exports, the teacher's score, and the table."""
+    from task_distillation.recipe.summary import last_marker, score_teacher, summarise
+
+    output_dir = flags.output_dir
+    runs = [student_run(output_dir, seed) for seed in recipe.seeds]
+    for seed, run in zip(recipe.seeds, runs, strict=True):
+        runner.run(export_step(recipe, output_dir, seed, last_marker(run)))
+    words = next(step.words for step in steps if step.command == "label")
+    folder, settings = flags.teacher_path or output_dir / TEACHER, label_settings(label_parser().parse_args(words))
+    teacher = score_teacher(output_dir, runs, folder, task, settings, flags.glue_dir, flags.devices)
+    where = shlex.quote(str(output_dir / "report"))
+    print(f"\n{summarise(output_dir, recipe.seeds, task, teacher)}\n"
+          f"python -m evaluation.report {shlex.join(map(str, runs))} --output_dir {where}")
+
+
+def _check(recipe: Recipe, steps: list[Step]) -> None:
+    """UserError for a flag that its step does not know."""
+    from pretraining.args.flag_set import parse_flags
+    from task_distillation.augmentation import command as augment
+    from task_distillation.distilling.flags import TaskArgs
+    from task_distillation.generation import flags as generate
+    from task_distillation.serving import command as export
+    from task_distillation.teaching import teach
+
+    parsers = {
+        "teach": teach.make_parser().parse_args, "augment": augment.make_parser().parse_args, "generate": generate.parse_flags,
+        "label": label_parser().parse_args, "distil": lambda words: parse_flags(TaskArgs, words),
+        "export": export.parse_flags,
+    }
+    for step in steps:
+        check_words(recipe, step.command, step.words, parsers[step.command])

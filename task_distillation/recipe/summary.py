@@ -1,0 +1,79 @@
+"""What a recipe came to: the teacher's score in every student's run (the line of its report), and one table over seeds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dataset.errors import UserError
+from dataset.files import write_json, write_text
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.scoring.candidates import Candidate, find_markers
+from evaluation.scoring.jobs import AS_IT_IS, Source
+from evaluation.scoring.plan import Wanted
+from evaluation.scoring.protocols import flags_only
+from evaluation.scoring.results import Row, add_results, read_results
+from evaluation.scoring.score import Scorer
+from evaluation.scoring.statistics import spread
+from evaluation.tasks.task import Task
+from task_distillation.recipe.steps import SERVING, student_run
+
+
+def score_teacher(
+    output_dir: Path, runs: list[Path], teacher: Path, task: Task, settings: FineTuningSettings, glue_dir: Path | None, devices: str,
+) -> Row:
+    """The teacher's score with its own head as it reads texts, once, and put into the glue.json of every run.
+
+    UserError where it cannot be scored.
+    """
+    wanted = Wanted(output_dir, Source(glue_dir), AS_IT_IS, None, devices)
+    scorer = Scorer([task], flags_only(settings, [0]), wanted)
+    rows = scorer.score([Candidate("teacher", teacher, "teacher")])
+    if scorer.failures:
+        raise UserError(f"the teacher could not be scored: {scorer.failures[0]}")
+    for run in runs:
+        add_results(run, rows)
+    return rows[0]
+
+
+def last_marker(run: Path) -> Path:
+    """The run's last export; UserError where it has none."""
+    return find_markers(run)[-1].folder
+
+
+def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row) -> str:
+    """Write summary.json and summary.md; the latter's text. Scores are fractions in the first, percent in the second."""
+    students = []
+    for seed in seeds:
+        run = student_run(output_dir, seed)
+        marker = last_marker(run).name
+        row = next((row for row in read_results(run) if row["model"] == marker), None)
+        serving = json.loads((output_dir / SERVING / f"seed_{seed}" / "serving.json").read_text(encoding="utf-8"))
+        students.append({"seed": seed, "run": str(run), "metrics": None if row is None else row["metrics"],
+                         "parameters": None if row is None else row["parameters"], "serving": serving})
+    content: dict[str, Any] = {"task": task.name, "headline": task.headline, "students": students,
+                               "teacher": {"metrics": teacher["metrics"], "parameters": teacher["parameters"]}}
+    names = list(teacher["metrics"])
+    lines = [f"# {task.name}", "", f"| model | parameters | {' | '.join(names)} |", "|:--|--:|" + "--:|" * len(names),
+             _line("teacher", teacher["parameters"], [teacher["metrics"]])]
+    scored = [student for student in students if student["metrics"] is not None]
+    lines += [_line(f"student, seed {student['seed']}", student["parameters"], [student["metrics"]]) for student in scored]
+    if len(scored) > 1:
+        lines.append(_line(f"students, {len(scored)} seeds, mean ± deviation", scored[0]["parameters"], [one["metrics"] for one in scored]))
+    if scored:
+        best = teacher["metrics"][task.headline]
+        mean = spread([student["metrics"][task.headline] for student in scored]).mean
+        content["retention"] = mean / best if best > 0 else None
+        kept = "" if best <= 0 else f"The students keep {mean / best:.1%} of the teacher's {task.headline}. "
+        lines += ["", f"{kept}Dev sets, in percent; weights of the end of the budget, which no score has chosen."]
+    write_json(output_dir / "summary.json", content)
+    text = "\n".join(lines) + "\n"
+    write_text(output_dir / "summary.md", text)
+    return text
+
+
+def _line(name: str, parameters: int, metrics: list[dict[str, float]]) -> str:
+    cells = []
+    for metric in metrics[0]:
+        found = spread([one[metric] for one in metrics])
+        cells.append(f"{100 * found.mean:.1f}" + (f" ± {100 * found.deviation:.1f}" if len(metrics) > 1 else ""))
+    return f"| {name} | {parameters:,} | {' | '.join(cells)} |"

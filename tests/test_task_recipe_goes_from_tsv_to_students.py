@@ -1,0 +1,145 @@
+"""One command makes teacher, texts, logits, students and programs of them, does nothing twice, and goes on where it was stopped."""
+
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from launching import ROOT, clean_environment
+from task_case import CALL
+from tiny_glue import make_model, write_sst2
+
+import run_task_distillation
+from dataset.errors import UserError
+from evaluation.scoring.results import read_results
+from task_distillation.recipe import run as recipe_run
+from task_distillation.recipe.command import main
+
+RECIPE = """
+task_name: SST-2
+seeds: [1, 2]
+teach: {max_steps: 30, learning_rate: 1.0e-3, per_device_train_batch_size: 16, max_seq_length: 32, precision: fp32}
+augment: {n_iter: 2, n_processes: 1}
+label: {devices: cpu, max_seq_length: 32, precision: fp32}
+distil: {student: bilstm, hidden_size: 8, fc_size: 8, embedding_size: 16, lr: 0.01, clock: "simulated:60", total_training_time: 0.2,
+         finetune_time_markers: 1.0, precision: fp32}
+export: {formats: torch_export}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    write_sst2(folder / "glue")
+    make_model(folder / "encoder")
+    (folder / "sst2.yaml").write_text(RECIPE)
+    return folder
+
+
+def words(place, *more, name="sst2.yaml"):
+    return [str(place / name), "--model", str(place / "encoder"), "--glue_dir", str(place / "glue"), "--output_dir", str(place / "out"),
+            "--devices", "cpu", *more]
+
+
+@pytest.fixture
+def started(monkeypatch, zygote):
+    """The subcommands that were started; they run in this process, `distil` in a fork, because a new Python for each takes a minute."""
+    found = []
+
+    def run(line, check):
+        assert not check and line[:2] == [sys.executable, str(recipe_run.SCRIPT)]
+        found.append(line[2])
+        if line[2] == "distil":
+            return SimpleNamespace(returncode=zygote.start(line[2:], call=CALL).wait()[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", line[1:])
+            return SimpleNamespace(returncode=run_task_distillation.main() or 0)
+
+    monkeypatch.setattr(recipe_run.subprocess, "run", run)
+    return found
+
+
+def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, monkeypatch, capsys):
+    plain, failing = recipe_run.subprocess.run, ["label", "distil"]
+
+    def run(line, check):
+        if failing and line[2] == failing[0]:
+            failing.pop(0)
+            return SimpleNamespace(returncode=-9)
+        return plain(line, check)
+
+    monkeypatch.setattr(recipe_run.subprocess, "run", run)
+    for stopped in ("label", "distil seed 1"):
+        with pytest.raises(UserError, match=f"{stopped}: ended by signal 9; the same command goes on"):
+            main(words(place))
+    main(words(place))
+    assert started == ["teach", "augment", "label", "distil", "distil", "export", "export"]
+    said = json.loads((place / "out" / "summary.json").read_text())
+    assert [student["seed"] for student in said["students"]] == [1, 2] and said["retention"] > 0
+    table = (place / "out" / "summary.md").read_text()
+    assert "| teacher |" in table and "2 seeds, mean ± deviation" in table
+    for seed in (1, 2):
+        run_folder = place / "out" / "students" / f"seed_{seed}"
+        assert {row["role"] for row in read_results(run_folder)} == {"teacher", "marker"}
+        assert (place / "out" / "serving" / f"seed_{seed}" / "tokenizer.json").is_file()
+    started.clear()
+    capsys.readouterr()
+    main(words(place))
+    assert started == [] and capsys.readouterr().out.count("done before") == 7
+    with pytest.raises(UserError, match=r"made with --hidden_size 8, not with --hidden_size 9; another --output_dir would work"):
+        main(words(place, "--set", "distil.hidden_size=9"))
+    assert started == []
+    main(words(place, "--seeds", "1,2,3"))
+    assert started == ["distil", "export"]
+    started.clear()
+    shutil.rmtree(place / "out" / "teacher")
+    main(words(place, "--seeds", "1"))
+    assert started == ["teach", "label", "distil", "export"]  # the texts do not depend on the teacher
+
+
+MISTAKES = {
+    "no teacher": (RECIPE, ["--model", None], "no teacher; --model FOLDER"),
+    "flag of a step": (RECIPE, ["--set", "distil.hiden_size=3"], "distil: unknown flag --hiden_size; did you mean --hidden_size?"),
+    "flag of the recipe": (RECIPE, ["--set", "label.output=x"], "label: output is set by the recipe itself"),
+    "no step": (RECIPE, ["--set", "hidden_size=3"], "STEP.FLAG=VALUE would work"),
+    "key": (RECIPE + "distill: {}\n", [], "unknown key 'distill'; did you mean distil?"),
+    "two sets": (RECIPE + "generate: {lm_path: x}\n", [], "augment and generate: two transfer sets"),
+    "seeds": (RECIPE, ["--seeds", "1,1"], "different whole numbers"),
+    "no task": ("seeds: [1]\n", [], "no task named"),
+    "unknown task": (RECIPE.replace("SST-2", "SST-3"), [], "unknown task"),
+    "not YAML": ("a: [", [], "not a recipe"),
+    "choice": (RECIPE, ["--set", "distil.student=lstm"], "'lstm' is not one of"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_found_before_the_first_step(place, started, name):
+    text, more, said = MISTAKES[name]
+    (place / "wrong.yaml").write_text(text)
+    command = words(place, name="wrong.yaml")
+    if more and more[1] is None:
+        at = command.index(more[0])
+        del command[at : at + 2]
+    else:
+        command += more
+    with pytest.raises(UserError) as caught:
+        main(command)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and started == []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs" / "task").glob("*.yaml")) if "distil" not in path.stem])
+def test_every_recipe_of_the_project_is_understood(place, name, capsys):
+    main([str(ROOT / "configs" / "task" / f"{name}.yaml"), "--model", "encoder", "--glue_dir", "glue", "--output_dir", str(place / "no"),
+          "--print_commands"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["teach", "augment", "label", "distil", "distil", "distil"]
+
+
+@pytest.mark.slow
+def test_the_command_line_itself_does_all_of_it(place, tmp_path):
+    command = [sys.executable, "run_task_distillation.py", "recipe", *words(place), "--output_dir", str(tmp_path / "out"), "--seeds", "1"]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "| student, seed 1 |" in (tmp_path / "out" / "summary.md").read_text()
