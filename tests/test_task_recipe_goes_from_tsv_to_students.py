@@ -83,6 +83,7 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     for seed in (1, 2):
         run_folder = place / "out" / "students" / f"seed_{seed}"
         assert {row["role"] for row in read_results(run_folder)} == {"teacher", "marker"}
+        assert len({str(row["protocol"]) for row in read_results(run_folder)}) == 1  # else a report would not draw the teacher's line
         assert (place / "out" / "serving" / f"seed_{seed}" / "tokenizer.json").is_file()
     started.clear()
     capsys.readouterr()

@@ -13,16 +13,15 @@ from dataset.errors import UserError
 from dataset.files import whole_folder
 from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.fine_tuning.scorer import constant_metrics_of
-from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.scoring.candidates import read_marker
 from evaluation.scoring.card import update_card
 from evaluation.scoring.jobs import AS_IT_IS
-from evaluation.scoring.protocols import flags_only, own_head_protocol
 from evaluation.scoring.results import add_results
 from evaluation.tasks.task import TaskData
 from pretraining.console import say
 from pretraining.objectives.catalog import Part
 from task_distillation.distilling.validation import SCORE
+from task_distillation.protocol import PROTOCOL
 from task_distillation.students.folder import save_student
 from task_distillation.students.part import Student
 
@@ -65,13 +64,12 @@ class StudentRecipe:
     def _row(self, folder: Path, scores: dict[str, float]) -> dict[str, Any]:
         """The marker's score, as run_glue.py would write one of a model with its own head."""
         task, counts = self.data.task, self.student.parameter_counts()
-        protocol = own_head_protocol(flags_only(FineTuningSettings(), [0]))
         return {
             "model": folder.name, "role": "marker", "folder": str(folder), "task": task.name, "task_version": task.version,
             **asdict(read_marker(folder)),
             "headline": task.headline, "metric_names": list(task.metrics), "seed": self.flags["seed"],
             "settings": {"max_length": self.flags["max_length"], "precision": self.precision},
-            "protocol": protocol.describe(), "weights_sha256": fingerprint(folder), "data_sha256": self.data.sha256,
+            "protocol": PROTOCOL.describe(), "weights_sha256": fingerprint(folder), "data_sha256": self.data.sha256,
             "mode": AS_IT_IS, "teacher_sha256": None, "start": None, "grid_point": {},
             "metrics": scores, "constant_metrics": constant_metrics_of(task, self.data.dev), "diverged": False, "selected_on_dev": False,
             "best_step": 0, "history": [], "train_size": self.rows, "dev_size": len(next(iter(self.data.dev.values()))),

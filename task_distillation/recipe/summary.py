@@ -15,6 +15,7 @@ from evaluation.scoring.results import Row, add_results, read_results
 from evaluation.scoring.score import Scorer
 from evaluation.scoring.statistics import spread
 from evaluation.tasks.task import Task
+from task_distillation.protocol import PROTOCOL
 from task_distillation.recipe.steps import SERVING, student_run
 
 
@@ -30,9 +31,10 @@ def score_teacher(
     rows = scorer.score([Candidate("teacher", teacher, "teacher")])
     if scorer.failures:
         raise UserError(f"the teacher could not be scored: {scorer.failures[0]}")
+    row = rows[0] | {"protocol": PROTOCOL.describe()}
     for run in runs:
-        add_results(run, rows)
-    return rows[0]
+        add_results(run, [row])
+    return row
 
 
 def last_marker(run: Path) -> Path:
