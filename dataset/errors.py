@@ -10,7 +10,8 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_USAGE = 2
@@ -22,10 +23,10 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 class UserError(Exception):
     """A mistake in flags, files or hardware that the user can mend; its text is the one line they will read.
 
-    `agreed`: every process of the launch reports the same one.
+    `agreed`: every process of the launch reports the same one. `alone`: this process met it in work that no other one does.
     """
 
-    agreed = False
+    agreed = alone = False
 
 
 class Terminated(KeyboardInterrupt):
@@ -59,6 +60,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Around work that each process has of its own: its `UserError` is printed by the process that met it, whatever its rank."""
+    try:
+        yield
+    except UserError as error:
+        error.alone = True
+        raise
+
+
 def is_printing_rank() -> bool:
     """True on the one process of a launch that may print (rank 0, or no launcher at all)."""
     return _rank() == "0"
@@ -74,11 +85,11 @@ def one_line(error: BaseException) -> str:
 
 
 def _print_error(error: UserError) -> None:
-    """On rank 0, and on the first rank of every other machine, whose files may lack what rank 0 has."""
+    """On rank 0, on the first rank of every other machine, whose files may lack what rank 0 has, and on a rank that works alone."""
     text = one_line(error)
     if is_printing_rank():
         print(f"error: {text}", file=sys.stderr, flush=True)
-    elif not error.agreed and os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")) == "0":
+    elif error.alone or (not error.agreed and os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")) == "0"):
         print(f"error: rank {_rank()} ({socket.gethostname()}): {text}", file=sys.stderr, flush=True)
 
 

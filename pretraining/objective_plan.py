@@ -39,16 +39,19 @@ def plan_objectives(
     """`student` is the student's configuration under our names, `architecture` its row. UserError for what cannot be compared."""
     methods = resolved.methods
     for part in methods:
-        _check_kind(part, architecture)
+        _check_kind(resolved, part, architecture)
         _check_micro_batch(resolved, part)
         _check_models(resolved, part, student, teacher)
     parts = {part.name: _layers(resolved, part, student, teacher) for part in methods}
     return ObjectivePlan(parts, _relation_heads(resolved, student, teacher), _all_positions(resolved, architecture))
 
 
-def _check_kind(part: Part, architecture: Architecture) -> None:
+def _check_kind(resolved: Resolved, part: Part, architecture: Architecture) -> None:
     """Whether the student is a model that the objective can teach at all."""
     wanted = OBJECTIVES[part.name].causal
+    if wanted == "never" and architecture.causal and part.name == "mlm" and "distilbert" in resolved.args.distillation.method:
+        raise UserError(f"--method distilbert: the student ({architecture.family}) is a causal model, whose text is not masked, and learns "
+                        "clm in the place of mlm: give --alpha_mlm 0 --alpha_clm 2")
     if wanted == "never" and architecture.causal:
         raise UserError(f"--method {part.name}: the student ({architecture.family}) is a causal model, whose first token sees only itself "
                         "and whose text is not masked; clm, hidden_mse and minilm_v2 work")

@@ -94,9 +94,12 @@ def make_plan(resolved: Resolved) -> Plan:
     architecture = student.architecture
     resolved.notes.extend(student.notes)
     if taught_by is not None and taught_by.architecture.causal != architecture.causal:
-        raise UserError(f"--teacher_path {taught_by.path}: a {taught_by.architecture.family} and a {architecture.family} do not see the "
+        named = "--teacher_path" if args.distillation.teacher_cache is None else "--teacher_cache"
+        raise UserError(f"{named} {taught_by.path}: a {taught_by.architecture.family} and a {architecture.family} do not see the "
                         "same tokens; teacher and student must both be causal, or both not")
     objectives = plan_objectives(resolved, student.config, architecture, taught_by)
+    if args.distillation.teacher_cache is None:
+        _check_truncation(args, teacher)
     train, test = _shards(resolved)
     _check_next_sentence(resolved, train + test)
     source = _tokenizer_source(args, teacher, student)
@@ -131,6 +134,14 @@ def _student_architecture(args: Any, teacher: ModelFolder | None) -> Architectur
     if isinstance(args.distillation.student_initialize, str):
         return read_model_folder(args.distillation.student_initialize, "--student_initialize").architecture
     return teacher.architecture if teacher is not None else find_architecture("bert-mlm")
+
+
+def _check_truncation(args: Any, teacher: ModelFolder | None) -> None:
+    """Whether a teacher that is run has as many entries as are to be kept."""
+    kept = args.distillation.truncation_factor
+    if teacher is not None and kept is not None and kept > teacher.config["vocab_size"]:
+        raise UserError(f"--truncation_factor {kept}: the teacher's vocabulary has {teacher.config['vocab_size']} entries; at most as many "
+                        "work")
 
 
 def _check_next_sentence(resolved: Resolved, shards: list[ShardInfo]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from launching import ROOT
+from translate_case import flags_of, ours
 
 from benchmarks import size_latency
 from dataset import count_tokens, generate_samples, process_data, shard_data
@@ -74,4 +75,15 @@ def test_recipes_have_the_published_values():
     assert methods == {"logit": 5, "clm": 2, "cosine": 1}
     args, methods = recipe("offline_nsp_6layer")
     assert methods == {"soft_ce": 1, "nsp": 1} and args.model.model_type == "bert-mlm-nsp" and args.distillation.truncation_factor == 10
-    assert (args.optimization.lr, args.optimization.num_warmup_steps, args.budget.max_steps) == (5e-5, 10000, 100000)
+    assert (args.optimization.lr, args.optimization.num_warmup_steps, args.budget.max_steps) == (4e-4, 1250, 12500)
+
+
+def test_the_offline_recipe_is_what_the_old_command_did_on_eight_processes():
+    args = parse(["--config", str(ROOT / "configs" / "offline_nsp_6layer.yaml")])
+    (old,) = ours("mpirun -np 8 python network_distillation_distributed_truncated.py --bert_config_file b/bert_config.json --input_file "
+                  "l/x.tfrecord --output_dir runs/student --do_train True --do_eval True")
+    old = flags_of(old)
+    assert float(old["lr"]) == args.optimization.lr
+    for name in ("max_steps", "num_warmup_steps", "train_batch_size", "train_micro_batch_size_per_gpu", "validation_samples",
+                 "steps_between_checkpoints", "truncation_factor"):
+        assert int(old[name]) == args.get(name), name

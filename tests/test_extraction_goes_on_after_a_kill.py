@@ -106,11 +106,11 @@ def test_a_changed_shard_or_teacher_is_noticed_and_overwritten_when_asked(place,
     with pytest.raises(UserError, match="k is 5, expected 6"):
         extract(place, "few_cache", "--truncation_factor", "6", shards="few")
     make_teacher(place / "second", seed=1)
-    with pytest.raises(UserError, match=r"teacher_hash is .*--overwrite makes it anew"):
+    with pytest.raises(UserError, match=r"teacher_hash is .*--overwrite makes all files anew"):
         extract(place, "few_cache", "--truncation_factor", "5", shards="few", teacher="second")
     with h5py.File(place / "few" / "train_shard_0.hdf5", "r+") as shard:
         shard["input_ids"][70, 1] = 9  # past the rows whose hash the header has
-    with pytest.raises(UserError, match="its shard was another one"):
+    with pytest.raises(UserError, match=r"its shard was another one.*delete it"):
         extract(place, "few_cache", "--truncation_factor", "5", shards="few")
     extract(place, "few_cache", "--truncation_factor", "5", "--overwrite", shards="few")
     assert "2 files written" in capsys.readouterr().err
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_is_told_before_and_leaves_nothing_behind(place, mon
 
     monkeypatch.setattr(run_extraction, "measure", lambda *_, **__: Estimate(1.0, 1.0))
     monkeypatch.setattr(writer, "write_rows", refuse)
-    with pytest.raises(UserError, match=r"no space left on the disk.*the same command goes on"):
+    with pytest.raises(UserError, match=r"no space left on the disk.*without --overwrite the same command goes on"):
         extract(place, "full", *STORED)
     assert list((place / "full").iterdir()) == []
 

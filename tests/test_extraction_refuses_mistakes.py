@@ -39,7 +39,8 @@ CASES = {
     "no_shards": ({"dataset_path": "nowhere"}, "no folder nowhere", "train_shard"),
     "output_is_a_file": ({"output_dir": "teacher/config.json"}, "it is a file", "give a folder"),
     "unknown": ({"truncation_facto": 3}, "--truncation_facto", "--help lists every flag"),
-    "not_ours": ({"output_dir": "rubbish"}, "train_shard_0.teacher_cache cannot be read", "--overwrite"),
+    "not_ours": ({"output_dir": "rubbish"}, "train_shard_0.teacher_cache cannot be read", "delete it and run"),
+    "verify_writes_nothing": ({"verify": "", "overwrite": ""}, "--verify writes nothing", "leave --estimate and --overwrite out"),
 }
 
 
@@ -68,7 +69,7 @@ def place(tmp_path_factory):
 
 
 def words(changes: dict) -> list[str]:
-    return [word for name, value in (GOOD | changes).items() if value is not None for word in (f"--{name}", str(value))]
+    return [word for name, value in (GOOD | changes).items() if value is not None for word in (f"--{name}", str(value)) if word]
 
 
 @pytest.fixture
@@ -97,6 +98,12 @@ def test_what_the_cases_spoil_is_good(inside):
     assert (plan.header.k, plan.header.hidden_layers, len(plan.shards)) == (5, (1, 3), 2)
     assert plan_extraction(words({"dataset_path": "unmasked", "truncation_factor": None, "hidden_layers": "1"})).header.input == "unmasked"
     assert plan_extraction(words({"teacher_path": "gpt", "truncation_factor": None, "hidden_layers": "1"})).header.input == "unmasked"
+
+
+def test_draws_far_from_the_distribution_are_said(inside):
+    for temperature, said in (("0.5", 1), ("1", 0), ("2", 0)):
+        plan = plan_extraction(words({"truncation_factor": None, "sampled": 5, "sampling_temperature": temperature}))
+        assert len(plan.notes) == said and all(note.startswith("--sampling_temperature 0.5: below 1") for note in plan.notes)
 
 
 def test_a_real_process_ends_with_status_2_before_torch(place, tmp_path):

@@ -1,5 +1,6 @@
 """Stored outputs are taken for their own shards, tokenizer, teacher and masks alone, and for objectives that they cover."""
 
+import json
 import re
 import shutil
 
@@ -7,13 +8,15 @@ import h5py
 import numpy as np
 import pytest
 from cache_case import extract, make_place, plan_of, run_flags, stored_reader
-from tiny import make_shards, make_teacher
+from tiny import VOCABULARY, make_shards, make_teacher
 
 from dataset.errors import UserError
 from dataset.shard_format import find_shards
 from pretraining.batches.order import Segment
 
 SOFT = ("--method", "soft_ce")
+CAUSAL = ("--model_type", "gpt2-clm", "--tokenizer_name", "gpt", "--dataset_path", "unmasked", "--teacher_cache", "causal",
+          "--encoder_ln_mode", None, "--layernorm_embedding", None)
 # name -> (flags; what is found; what would work)
 FLAGS = {
     "attention": (("--method", "minilm_v2"), "stores no attention", "take one of hidden_mse"),
@@ -30,7 +33,15 @@ FLAGS = {
     "no_folder": ((*SOFT, "--teacher_cache", "nowhere"), "--teacher_cache nowhere: no such folder", "extract_teacher_outputs.py"),
     "empty_folder": ((*SOFT, "--teacher_cache", "empty"), "no stored outputs", "extract_teacher_outputs.py"),
     "no_targets": ((*SOFT, "--teacher_cache", "states"), "no targets in", "--truncation_factor K stores them"),
-    "fresh_masks": ((*SOFT, "--dataset_path", "unmasked", "--teacher_cache", "plain"), "no targets in", "--truncation_factor K"),
+    "fresh_masks": ((*SOFT, "--dataset_path", "unmasked", "--teacher_cache", "plain"), "drawn anew in every epoch", "run the teacher"),
+    "fresh_masks_elsewhere": ((*SOFT, "--dataset_path", "unmasked"), "drawn anew in every epoch", "run the teacher"),
+    "causal": (("--method", "clm,logit", *CAUSAL), "nothing is masked for it", "run the teacher"),
+    "causal_distilbert": (("--method", "distilbert", *CAUSAL), "whose text is not masked", "--alpha_mlm 0 --alpha_clm 2"),
+    "same_weights": ((*SOFT, "--teacher_path", "relu"), "whose hidden_act was gelu, .* has relu", "leave --teacher_path out"),
+    "two_teachers": ((*SOFT, "--teacher_cache", "heads"), "the teacher's num_attention_heads is 2, 4 in", "so that they agree"),
+    "a_folder": ((*SOFT, "--teacher_cache", "folder"), "is a folder, where a file", "move it away"),
+    "more_than_there_are": (("--teacher_cache", None, "--teacher_path", "teacher", *SOFT, "--truncation_factor", "1000"),
+                            f"--truncation_factor 1000: the teacher's vocabulary has {VOCABULARY} entries", "at most as many work"),
     "masks_in_the_file": (("--method", "hidden_mse", "--layer_selection", "3", "--teacher_cache", "plain"),
                           "predictions is|read the text without masks|other samples", "extract it anew"),
     "another_shard": ((*SOFT, "--dataset_path", "other_shards"), "it belongs to other samples than", "the shards that it was made of"),
@@ -39,7 +50,7 @@ FLAGS = {
     "unfinished": ((*SOFT, "--teacher_cache", "lacking"), "test_shard_0.teacher_cache is missing", "goes on with what is there"),
     "two_extractions": ((*SOFT, "--teacher_cache", "patched"), "k is 4, 5 in", "so that they agree"),
     "another_tokenizer": ((*SOFT, "--dataset_path", "renamed"), "tokenizer_sha256 is", "the tokenizer and shards that it was made of"),
-    "damaged": ((*SOFT, "--teacher_cache", "damaged"), "train_shard_0.teacher_cache cannot be read", "--overwrite"),
+    "damaged": ((*SOFT, "--teacher_cache", "damaged"), "train_shard_0.teacher_cache cannot be read", "delete it and run"),
     "not_distilling": ((*SOFT, "--distillation", "false"), "needs a teacher|without --distillation", "--distillation"),
     "nothing_truncated": (("--teacher_cache", None, "--teacher_path", "teacher", *SOFT, "--truncated_target", "rest"),
                           "is about truncated targets", "give --truncation_factor K"),
@@ -54,15 +65,24 @@ def place(tmp_path_factory):
     make_shards(place / "unmasked", rows=24, uneven=True, masking="none")
     extract(place, "plain", "--hidden_layers", "3", shards="unmasked")
     make_teacher(place / "second", seed=1)
+    same_weights(place, "relu", hidden_act="relu", transformers_version="1.0", hidden_dropout_prob=0.3)
+    same_weights(place, "two_heads", num_attention_heads=2)
+    same_weights(place, "renewed", transformers_version="1.0", hidden_dropout_prob=0.3, use_cache=False)
+    make_teacher(place / "gpt", layers=2, family="gpt2")
+    extract(place, "causal", "--hidden_layers", "1", shards="unmasked", teacher="gpt")
     (place / "empty").mkdir()
     make_shards(place / "other_shards", rows=24, uneven=True, seed=1)
     make_shards(place / "more_rows", rows=30, uneven=True)
     make_shards(place / "more_shards", rows=24, train=3, uneven=True)
-    for name in ("lacking", "patched", "damaged"):
+    for name in ("lacking", "patched", "damaged", "heads", "folder"):
         shutil.copytree(cache, place / name)
     (place / "lacking" / "test_shard_0.teacher_cache").unlink()
     extract(place, "four", "--truncation_factor", "4", "--hidden_layers", "1,3")
     shutil.copy(place / "four" / "test_shard_0.teacher_cache", place / "patched")
+    (place / "folder" / "test_shard_0.teacher_cache").unlink()
+    (place / "folder" / "test_shard_0.teacher_cache").mkdir()
+    extract(place, "other_heads", "--truncation_factor", "5", "--hidden_layers", "1,3", teacher="two_heads")
+    shutil.copy(place / "other_heads" / "test_shard_0.teacher_cache", place / "heads")
     (place / "damaged" / "train_shard_0.teacher_cache").write_bytes(b"damaged")
     shutil.copytree(place / "shards", place / "renamed")
     for path in (place / "renamed").iterdir():
@@ -73,6 +93,13 @@ def place(tmp_path_factory):
     return place
 
 
+def same_weights(place, name: str, **settings) -> None:
+    """The teacher with other settings in config.json."""
+    shutil.copytree(place / "teacher", place / name)
+    config = json.loads((place / name / "config.json").read_text())
+    (place / name / "config.json").write_text(json.dumps(config | settings))
+
+
 def flags(place, *more: str | None) -> list[str]:
     found = run_flags(place, "1", "--teacher_cache", str(place / "cache"))
     for name, value in zip(more[::2], more[1::2], strict=True):
@@ -81,7 +108,7 @@ def flags(place, *more: str | None) -> list[str]:
             bare = at + 1 == len(found) or found[at + 1].startswith("--")
             del found[at : at + (1 if bare else 2)]
         if value is not None:
-            path = name in ("--teacher_cache", "--teacher_path", "--dataset_path")
+            path = name in ("--teacher_cache", "--teacher_path", "--dataset_path", "--tokenizer_name")
             found += [name, str(place / value) if path and value != "nowhere" else value]
     return found
 
@@ -106,6 +133,13 @@ def test_what_the_cases_spoil_is_good(place):
     flags_of_run = plan.resolved.args.distillation
     assert (flags_of_run.truncation_factor, flags_of_run.truncated_target) == (5, "rest")
     assert plan_of(flags(place, *SOFT, "--teacher_path", "teacher")).teacher is not None
+    assert plan_of(flags(place, *SOFT, "--teacher_path", "renewed")).teacher is not None  # what decides no output may differ
+
+
+def test_a_tokenizer_that_cannot_be_compared_is_said(place):
+    for shards, is_said in (("renamed", True), ("shards", False)):
+        plan = plan_of(flags(place, *SOFT, "--dataset_path", shards, "--tokenizer_name", "nowhere"))
+        assert any("it cannot be compared with the teacher's" in note for note in plan.resolved.notes) == is_said
 
 
 def test_a_shard_that_changed_past_its_first_rows_is_noticed_when_it_is_read(place):

@@ -42,20 +42,22 @@ EXPORTS = {"NODE_RANK": "0", "N_NODES": "1", "N_GPU_NODE": "4", "WORLD_SIZE": "4
 D_BERT = {
     "dbert.distill.run.augment_data --dataset_file (the TSV dataset file) > (output file)": "augment",
     "dbert.distill.run.augment_paired_data --task (the task) --dataset_file (the TSV dataset file) > (output file)": "augment",
-    "dbert.generate.cache_datasets --data-dir (directory) --output-file (cache file)": "generate",
-    "dbert.generate.cache_datasets --data-dir (directory) --output-file (cache file) --dataset-type pair-sentence": "generate",
+    "dbert.generate.cache_datasets --data-dir (directory) --output-file (cache file)": None,
+    "dbert.generate.cache_datasets --data-dir (directory) --output-file (cache file) --dataset-type pair-sentence": None,
     "dbert.generate.finetune_transfoxl --save (checkpoint file) --cache-file (the cache file) --train-batch-size (# that'll fit)":
         "generate",
     "generate.finetune_gpt": "generate",
-    "dbert.generate.build_sampler --cache-file (the cache file) --save (the prefix sampler output file) --model-type gpt2": "generate",
+    "dbert.generate.build_sampler --cache-file (the cache file) --save (the prefix sampler output file) --model-type gpt2": None,
     "dbert.generate.sample_transfoxl --prefix-file (the prefix sampler) --paired > (output file)": "generate",
     "dbert.finetune.classifier --config confs/*-ft.json --learning_rate 4e-5 --workspace (output workspace directory)": "teach",
     "dbert.finetune.classifier --config confs/*_export.json --no_train --do_test_only --data_dir (the data directory) --export (logits "
     "file)":
         "label",
-    "dbert.distill.run.join_logits": "label",
+    "dbert.distill.run.join_logits": None,
     "dbert.run.distill_birnn --config confs/birnn_sst2.json": "distil",
+    "dbert.distill.run.distill_birnn --config confs/birnn_sst2.json": "distil",
 }
+"""Command of the README -> ours; None: what it did is part of another step."""
 
 
 def spell(start: str, flags: dict, between: str) -> str:
@@ -167,11 +169,61 @@ def test_the_launched_example_of_distilbert_is_pasted_as_one_script():
 
 
 @pytest.mark.parametrize("command", D_BERT)
-def test_commands_of_d_bert_are_comments_with_the_planned_names(command):
+def test_commands_of_d_bert_are_ours_or_say_what_does_their_work(command, tmp_path):
     result = translate(f"python -m {command}")
-    assert run_by_bash(result.text) == []
-    assert result.text.startswith(f"# python run_task_distillation.py {D_BERT[command]}")
-    assert any("not there yet" in note for note in result.notes)
+    commands = run_by_bash(result.text)
+    if D_BERT[command] is None:
+        assert commands == [] and result.text.startswith(f"# -m {command.split()[0]}: no step of its own: ")
+        return
+    (words,) = commands
+    assert words[:3] == ["python", "run_task_distillation.py", D_BERT[command]]
+    accept(["32" if word == "(# that'll fit)" else word for word in words], tmp_path)
+
+
+def test_the_pages_of_d_bert_as_a_whole_name_the_files_of_one_another(tmp_path):
+    text = """
+python -m dbert.generate.cache_datasets --data-dir glue/SST-2 --output-file cache.pt
+python -m dbert.generate.finetune_gpt --save lm.pt --cache-file cache.pt --train-batch-size 16 --gpt2-model gpt2-medium
+python -m dbert.generate.build_sampler --cache-file cache.pt --save prefixes.pt --model-type gpt2
+python -m dbert.generate.sample_gpt --prefix-file prefixes.pt > sampled.txt
+python -m dbert.finetune.classifier --config confs/sst2-ft.json --data_dir glue/SST-2 --model_file bert --learning_rate 4e-5 --workspace ws
+python -m dbert.finetune.classifier --config confs/sst_export.json --no_train --do_test_only --data_dir 800k-export --export out/logits.pt
+python -m dbert.distill.run.join_logits --logits_file out/logits.pt --dataset_file sampled/transfer_set.tsv
+python -m dbert.run.distill_birnn --config confs/birnn_sst2.json --dataset_path glue/SST-2 --workspace runs/birnn --lr 5e-4
+"""
+    commands = ours(text)
+    for number, words in enumerate(commands):
+        (tmp_path / str(number)).mkdir()
+        accept(words, tmp_path / str(number))
+    tune, sample, teach, label, distil = (flags_of(words) for words in commands)
+    assert (tune["only"], tune["lm_path"], tune["output_dir"], tune["task_name"], tune["glue_dir"]) == (
+        "finetune", "gpt2-medium", "lm", "sst2", "glue")
+    assert (tune["train_batch_size"], tune["seed"], "split_encode" in tune) == ("16", "1111", True)
+    assert (sample["only"], sample["lm_path"], sample["output_dir"]) == ("sample", "lm/language_model", "sampled")
+    assert (sample["num_samples"], sample["task_name"], sample["glue_dir"]) == ("1500000", "sst2", "glue")
+    assert teach == {"model": "bert", "learning_rate": "4e-5", "output_dir": "ws", "seed": "0", "task_name": "sst2", "glue_dir": "glue"}
+    assert label == {"teacher_path": "ws", "transfer_set": "800k-export/train.tsv", "task_name": "sst2", "output": "out/logits.parquet"}
+    expected = {"student": "bilstm", "transfer_set": "sampled/transfer_set.tsv", "logits": "out/logits.parquet", "task_name": "sst2",
+                "glue_dir": "glue", "method": "logit_mse:1,hard_labels:1", "lr": "5e-4", "num_epochs": "20", "train_batch_size": "50",
+                "output_dir": "runs", "job_name": "birnn", "total_training_time": "8760", "lr_schedule": "constant_step",
+                "num_warmup_steps": "0", "weight_decay": "0"}
+    assert expected.items() <= distil.items()
+    said = translate(text).notes
+    assert sum(note.startswith("generate does five old steps in one") for note in said) == 1
+    assert any("hf download openai-community/gpt2-medium" in note for note in said)
+
+
+def test_rows_by_rules_go_to_the_file_that_standard_output_went_to():
+    start = "python -m dbert.distill.run.augment_data --dataset_file $GLUE/SST-2/train.tsv --n_iter 5 --seed 3"
+    (words,) = ours(f"{start} > out/a.tsv", GLUE="glue")
+    assert flags_of(words) == {"task_name": "sst2", "glue_dir": "glue", "output": "out/a.tsv", "n_iter": "5", "seed": "3",
+                               "window_prob": "0"}
+    assert flags_of(ours(f"{start} >>b.tsv 2> log", GLUE="glue")[0])["output"] == "b.tsv"
+    assert translate(f"{start} >>b.tsv 2> log").text.endswith("2> log")
+    assert flags_of(ours(start, GLUE="glue")[0])["output"] == "augmented.tsv"
+    (pairs,) = ours("python -m dbert.distill.run.augment_paired_data --task sts -f glue/STS-B/train.tsv --window_lengths 1 2 > c.tsv")
+    assert (flags_of(pairs)["task_name"], flags_of(pairs)["glue_dir"]) == ("stsb", "glue")
+    assert pairs[pairs.index("--window_lengths") + 2] == "2"
 
 
 LAUNCHERS = ("python", "python -m torch.distributed.launch", "torchrun", "deepspeed", "mpirun -np 2 python",

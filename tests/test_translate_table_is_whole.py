@@ -31,6 +31,10 @@ use_tpu tpu_name tpu_zone gcp_project master num_tpu_cores """
 _LABELS_OF_000 = "bert_config_file input_file output_file init_checkpoint max_seq_length max_predictions_per_seq batch_size "
 _TUNE_OF_003 = """cache-file save learning-rate train-batch-size eval-batch-size num-train-epochs seed warmup-proportion weight-decay
 log-interval resume cache-dir no-train test-eval use-sos no-split-encode no-drop-last conditioned-model reset """
+_STUDENT_OF_003 = """config workspace dataset_path dataset_name seed epochs distill_lambda distill_temperature ce_lambda lookup_word
+batch_size dropout lr mode load_last_checkpoint load_best_checkpoint train_file dev_file test_file eval_test_only export_eval_labels
+hidden_size use_maxpool float_score optimizer early_stop device use_data_parallel logits_path vectors_file vectors_dir output_channel
+words_dim clip_grad n_feature_maps rnn_type fc_size weight_decay"""
 # Title in the table, if a name has several scripts, or the name -> all its flags.
 FLAGS_OF_THEIRS = {
     "extract Wikipedia": "output json",
@@ -74,9 +78,11 @@ FLAGS_OF_THEIRS = {
     "dbert.generate.clean_gen": "files tokenize paired",
     "dbert.finetune.classifier": "config model_file workspace seed not_uncased n_labels device data_dir task_name do_test_only no_train "
                                  "eval_batch_size visualize train_file learning_rate export max_seq_length train_batch_size "
-                                 "num_train_epochs",
+                                 "num_train_epochs uncased do_train do_eval warmup_proportion gradient_accumulation_steps fp16 loss_scale "
+                                 "no_cuda",
     "dbert.distill.run.join_logits": "logits_file n_logits dataset_file format output_file dataset_name",
-    "dbert.run.distill_birnn": "config load_last_checkpoint load_best_checkpoint eval_test_only export_eval_labels",
+    **dict.fromkeys(("dbert.run.distill_birnn", "dbert.distill.run.distill_siamese_rnn", "dbert.distill.run.distill_simple_siamese",
+                     "dbert.distill.run.distill_kim"), _STUDENT_OF_003),
     "process_data.py": "f o type n_processes",
     "shard_data.py": "dir o num_train_shards num_test_shards frac_test",
     "merge_shards.py": "data output_dir ratio grep",
@@ -128,7 +134,7 @@ def test_a_script_has_no_flag_twice_and_every_row_says_something(script):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.names[0]}:{script.title}")
 def test_the_example_of_every_script_becomes_commands_that_are_taken(script, tmp_path):
     commands = ours(script.example)
-    assert bool(commands) != script.planned
+    assert bool(commands) == bool(script.steps) and bool(script.steps) != bool(script.instead)
     for words in commands:
         accept(words, tmp_path, ranks=8 if "mpirun" in words else 16 if "deepspeed" in words else 1)
 
@@ -138,7 +144,10 @@ def word_for(name: str, default: str | None) -> str:
     words = {"type": "wiki", "student_type": "roberta", "model_type": "roberta", "task_name": "RTE", "activation": "relu",
              "lr_scheduler_type": "linear", "eval_strategy": "steps", "evaluation_strategy": "steps", "grep": "train", "ratio": "2",
              "max_seq_length": "384", "min_coeff": "0.1", "frac_test": "0.2", "do_lower_case": "1", "local_rank": "0", "local-rank": "0",
-             "optimizer_type": "lamb"}
+             "optimizer_type": "lamb", "mode": "multichannel", "rnn_type": "gru", "dataset_name": "qqb", "task": "mnli", "lr": "5e-4",
+             "clip_grad": "5", "float_score": "true", **dict.fromkeys((
+                 "words_dim", "msl", "n_iter", "window_lengths", "output_channel", "distill_lambda", "ce_lambda", "distill_temperature"),
+                 "3")}
     if name in words:
         return words[name]
     if default is not None and re.fullmatch(r"-?[\d.e-]+", default):
@@ -169,7 +178,7 @@ def with_flag(script: Script, flag: Flag) -> tuple[str, str]:
     return " ".join([*words, *said, *(COMPANIONS.get(name, "").split() if "run_glue.py" in words else [])]), " ".join(said)
 
 
-CONVERTED = [script for script in SCRIPTS if not script.same and not script.planned and script.flags]
+CONVERTED = [script for script in SCRIPTS if not script.same and script.steps and script.flags]
 
 
 @pytest.mark.parametrize("script", CONVERTED, ids=lambda script: f"{script.names[0]}:{script.title}")

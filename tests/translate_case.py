@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,16 +11,25 @@ from pathlib import Path
 from dataset import count_tokens, generate_samples, merge_shards, process_data, shard_data, split_text
 from evaluation.scoring import flags as scoring
 from pretraining import extract_student
+from pretraining.args.flag_set import parse_flags
 from pretraining.args.parser import parse
 from pretraining.args.resolve import resolve
 from pretraining.launch import Launch
 from pretraining.teacher_cache.extraction_plan import make_parser
+from task_distillation.augmentation import command as augmentation
+from task_distillation.distilling.flags import TaskArgs
+from task_distillation.distilling.resolve import resolve as resolve_task
+from task_distillation.generation.flags import parse_flags as generation_flags
+from task_distillation.students.plan import plan_student
+from task_distillation.task_flags import select_task
+from task_distillation.teaching import label, teach
 from translation.translate import translate
 
 # What a user puts in the place of the translator's words in capitals.
 YOURS = {"HOURS": "90", "SAMPLES": "samples", "CACHE": "cache", "SHAPE_FOLDER": "student", "VOCABULARY": "30522", "LAYERS": "6",
          "WIDTH": "768", "HEADS": "12", "INNER_WIDTH": "3072", "FOLDER": "glue", "MODEL": "model", "GLUE": "glue", "SCORES": "scores",
-         "PRODUCT": "1000", "RATE": "1e-4", "WARMUP": "0.1", "SHARE": "0.5"}
+         "PRODUCT": "1000", "RATE": "1e-4", "WARMUP": "0.1", "SHARE": "0.5", "TASK": "qqp", "TRANSFER_SET": "set.tsv",
+         "LOGITS": "logits.parquet", "VECTORS": "vectors.txt"}
 _PROGRAMS = ("python", "python3", "torchrun", "deepspeed", "mpirun", "srun", "horovodrun", "nohup", "pkill", "hf")
 _LAUNCHERS = {"torchrun", "deepspeed", "mpirun", "srun", "horovodrun", "-m torch.distributed.launch"}
 
@@ -111,13 +121,34 @@ def _sweep(rest: list[str], _: int) -> None:
     _parser().parse_args(rest)
 
 
+def _distil(rest: list[str], ranks: int) -> None:
+    flags = flags_of(rest)
+    if flags.get("word_vectors"):
+        Path(flags["word_vectors"]).parent.mkdir(parents=True, exist_ok=True)
+        width = int(flags.get("embedding_size", 300))
+        Path(flags["word_vectors"]).write_text(f"1 {width}\nword {'0.5 ' * width}\n", encoding="utf-8")
+    args = parse_flags(TaskArgs, [*rest, *([] if "logits" in flags else ["--logits", "logits.tsv"])])
+    resolve_task(args, Launch(rank=0, world_size=ranks, local_rank=0, launched=ranks > 1))
+    plan_student(args.student, select_task(Namespace(task_name=args.data.task_name, task_file=None)))
+
+
+def _task_distillation(rest: list[str], ranks: int) -> None:
+    command, *rest = rest
+    parse_command = {"augment": augmentation.make_parser().parse_args, "generate": generation_flags,
+                     "teach": teach.make_parser().parse_args, "label": label.make_parser().parse_args}
+    if command == "distil":
+        _distil(rest, ranks)
+    else:
+        select_task(parse_command[command](rest))
+
+
 def _dataset(script):
     return lambda rest, _: script.parse_flags(_make(rest))
 
 
 _PARSERS = {
     "run_pretraining.py": _trainer, "run_glue.py": _scorer, "wikiextractor.WikiExtractor": _wikiextractor,
-    "extract_teacher_outputs.py": _extraction,
+    "extract_teacher_outputs.py": _extraction, "run_task_distillation.py": _task_distillation,
     "pretraining.extract_student": lambda rest, _: extract_student.parse_flags(rest),
     "evaluation.sweep": _sweep,
     **{f"dataset/{script.__name__.rpartition('.')[2]}.py": _dataset(script) for script in (

@@ -1,5 +1,7 @@
 """One old call on its way to ours: flags come in, our commands grow, rules see the whole."""
 
+import re
+
 from translation.conversions import number, truth
 from translation.launchers import Call
 from translation.shell import edit, value
@@ -27,15 +29,20 @@ class Made:
         return [self.program, *self.fixed, *tail]
 
 
-class Translation:
-    """What rules work on. `given`: old flag (first of its names) -> its words; `memory` is shared by the commands of one input."""
+_STDOUT = re.compile(r"1?(?:>>|>\||>)\s*(?!&)(.+)")
 
-    def __init__(self, script: Script, call: Call, memory: dict[str, str], notes: list[str]) -> None:
-        self.script, self.call, self.memory = script, call, memory
+
+class Translation:
+    """What rules work on. `given`: old flag (first of its names) -> its words; `memory` is shared by the commands of one input;
+    `redirects` are the command's, of which a rule may take one."""
+
+    def __init__(self, script: Script, call: Call, memory: dict[str, str], notes: list[str], redirects: list[str]) -> None:
+        self.script, self.call, self.memory, self.redirects = script, call, memory, redirects
         self._notes = notes
         self.given: dict[str, list[str]] = {}
         self.steps = {step.name: Made(step) for step in script.steps}
         self.ranks = call.ranks
+        self.inert = False  # whether our commands do what the old one did not, and are printed as comments
 
     @property
     def last(self) -> Made:
@@ -106,6 +113,14 @@ class Translation:
     def set(self, flag: str, *words: str, step: str = "") -> None:
         made = self.steps[step] if step else self.last
         made.flags[flag] = list(words)
+
+    def take_stdout(self) -> str | None:
+        """The file that standard output goes to, as it is written; the redirection is taken away, for a flag of ours names the file."""
+        for at, redirect in enumerate(self.redirects):
+            if found := _STDOUT.fullmatch(redirect):
+                del self.redirects[at]
+                return found.group(1)
+        return None
 
     def drop(self, *flags: str) -> None:
         for flag in flags:

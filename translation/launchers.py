@@ -15,10 +15,13 @@ _WRAPPERS = ("env", "time", "nohup", "nice", "sudo", "exec", "taskset", "numactl
 _PROCESSES = {
     "torch": ("--nproc_per_node", "--nproc-per-node"),
     "deepspeed": ("--num_gpus", "--num_accelerators"),
-    "mpi": ("-np", "-n", "--np", "-c", "--n"),
+    "mpi": ("-np", "-n", "--np", "-c", "--n", "--num-proc"),
     "srun": ("-n", "--ntasks"),
     "accelerate": ("--num_processes",),
 }
+# horovodrun's flags that mpirun has too, as mpirun calls them
+_HOROVOD = {"-np": "-np", "--num-proc": "-np", "-n": "-np", "--np": "-np", "-H": "-H", "--hosts": "-H", "--hostfile": "--hostfile",
+            "-hostfile": "--hostfile"}
 _NODES = {"torch": ("--nnodes",), "deepspeed": ("--num_nodes",)}
 _PROGRAMS = {
     "torchrun": "torch", "deepspeed": "deepspeed", "mpirun": "mpi", "mpiexec": "mpi", "orterun": "mpi", "horovodrun": "mpi",
@@ -94,6 +97,23 @@ def take_apart(words: list[str], known: frozenset[str]) -> Call | None:
         else:
             return None
     return None
+
+
+def without_horovod(call: Call) -> list[str]:
+    """Put mpirun, whose environment is read here, in the place of horovodrun, whose is not; notes on what is left out of its flags."""
+    at = next((at for at, word in enumerate(call.launcher) if last_name(value(word)) == "horovodrun"), None)
+    if at is None:
+        return []
+    kept, lost, words = ["mpirun"], [], iter(call.launcher[at + 1:])
+    for word in words:
+        name, equals, text = value(word).partition("=")
+        if name in _HOROVOD:
+            kept += [_HOROVOD[name], text if equals else next(words, "")]
+        else:
+            lost.append(word)
+    call.launcher = [*call.launcher[:at], *kept]
+    left_out = f"; left out: {' '.join(lost)}" if lost else ""
+    return [f"mpirun is in the place of horovodrun, whose HOROVOD_RANK and HOROVOD_SIZE are not read{left_out}"]
 
 
 def lacks_script(words: list[str]) -> bool:

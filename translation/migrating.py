@@ -37,7 +37,7 @@ def _section(system: System) -> Iterator[str]:
         old = wrapped([*command.words, *command.redirects], 100)
         result = translate(script.example, memory)
         yield f"### `{script.names[0]}`: {script.title}\n"
-        yield f"```bash\n# theirs\n{old}\n# ours{', not there yet' * script.planned}\n{result.text}\n```\n"
+        yield f"```bash\n# theirs\n{old}\n# ours\n{result.text}\n```\n"
         rules = [rule.__doc__.replace("\n    ", " ") for rule in script.rules if rule.__doc__]
         for line in dict.fromkeys([*rules, *(f"{note[0].upper()}{note[1:]}." for note in script.notes)]):
             yield f"- {line}"

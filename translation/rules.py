@@ -48,7 +48,12 @@ def run_folder(old: str):
     """The run lies where the old one lay: OUTPUT_DIR/JOB_NAME."""
 
     def rule(call: Translation) -> None:
-        if words := call.given.get(old):
+        words = call.given.get(old)
+        if words and name_of(value(words[0])) in ("", ".", ".."):
+            call.set("--output_dir", words[0])
+            call.set("--job_name", "run")
+            call.note(f"--job_name run: {value(words[0])} has no last name that a run could have; the run lies in a folder `run` there")
+        elif words:
             call.set("--output_dir", edit(words[0], folder_of))
             call.set("--job_name", edit(words[0], name_of))
 
@@ -157,7 +162,7 @@ def remember_samples(call: Translation) -> None:
 
 
 def held_out(call: Translation) -> None:
-    """`--do_eval` measures on test shards; without `--do_train` there is nothing to train, and that does not exist here."""
+    """`--do_eval` measures on test shards; a command that only measures does not exist here, and is printed as a comment."""
     if call.on("do_eval"):
         call.set("--do_validation")
         call.set("--validation_micro_batch", call.word("eval_batch_size") or "8")
@@ -168,3 +173,4 @@ def held_out(call: Translation) -> None:
     if not call.on("do_train"):
         call.note("no --do_train: there is no command that only measures; run_pretraining.py measures while it trains, and metrics.jsonl "
                   "has it")
+        call.inert = "do_train" in call.given or call.on("do_eval")

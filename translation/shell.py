@@ -23,6 +23,7 @@ _BLANK = " \t\u00a0\u3000"
 _PLAIN = re.compile(r"[\w@%+=:,./~$*?\[\]{}<>!^-]+")
 _DASHES = re.compile(r"^[–—]+|^-[–—]+")
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+_BLANK_IN_BRACES = re.compile(r"\$\{[^}]*\s")
 _FLAG = re.compile(r"--?[A-Za-z]")
 
 
@@ -199,7 +200,7 @@ def last_name(text: str) -> str:
 
 def value(word: str) -> str:
     """What a word says without its quotes; variables stay."""
-    if _PLAIN.fullmatch(word) or "`" in _outside(word) or "$(" in _outside(word):
+    if _PLAIN.fullmatch(word) or _is_computed(word) or _BLANK_IN_BRACES.search(_outside(word, "'\"")):
         return word
     try:
         return "".join(shlex.split(word, comments=False))
@@ -207,8 +208,13 @@ def value(word: str) -> str:
         return word
 
 
-def _outside(word: str) -> str:
-    """A word without what is in single quotes, where nothing is expanded."""
+def _is_computed(word: str) -> bool:
+    """Whether a command's output is part of a word."""
+    return "`" in _outside(word) or "$(" in _outside(word)
+
+
+def _outside(word: str, quotes: str = "'") -> str:
+    """A word without what is in single quotes, where nothing is expanded, or without what is in any of `quotes`."""
     kept, quote, at = [], "", 0
     while at < len(word):
         letter = word[at]
@@ -218,7 +224,7 @@ def _outside(word: str) -> str:
             quote = letter
         elif quote != "'" and letter == "\\":
             at += 1
-        elif quote != "'":
+        elif not quote or quote not in quotes:
             kept.append(letter)
         at += 1
     return "".join(kept)
@@ -234,7 +240,9 @@ def edit(word: str, change: Callable[[str], str]) -> str:
         changed = change(word)
         return changed if _PLAIN.fullmatch(changed) else f'"{changed}"'
     inner = value(word)
-    return f'"{change(inner)}"' if "$" in _outside(word) else shlex.quote(change(inner))
+    if inner == word and any(letter in word for letter in "'\"\\"):  # its quotes are among what the shell has still to read
+        return change(word)
+    return f'"{change(inner)}"' if "$" in _outside(word) or "`" in _outside(word) else shlex.quote(change(inner))
 
 
 def variable(text: str) -> str | None:

@@ -67,7 +67,7 @@ class Script:
     """An old script. `names`: file names and modules. `rules` run in order when the flags are converted. `example` is a command line of
     ours for the page and the tests. `required`: flags without which the old script does not run, which tells scripts of one name apart.
     `stray`: the flag to which a path without a flag belongs. `own`: flags of our script of that name, which stay as they are.
-    `planned`: our commands are not there yet, and are printed as comments.
+    `instead`: of one without a command of ours, what does its work; printed as a comment.
     """
 
     names: tuple[str, ...]
@@ -81,7 +81,7 @@ class Script:
     stray: str = ""
     own: Callable[[], frozenset[str]] | None = None
     positional: str = ""
-    planned: bool = False
+    instead: str = ""
     same: bool = False
 
     def flag(self, name: str) -> Flag | None:

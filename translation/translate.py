@@ -1,6 +1,6 @@
 """Old commands -> ours: reads shell text, looks scripts up in the table, converts flags, and says what it did.
 
-Nothing is run, and no file is looked into but a student's configuration, where it is at hand (`rules.py`).
+Nothing is run, and no file is looked into but a configuration, where it is at hand (`rules.py`, `confs.py`).
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dataset.errors import UserError, nearest
 from translation.calls import Made, Translation
 from translation.conversions import truth
-from translation.launchers import KEYWORDS, Call, lacks_script, take_apart
+from translation.launchers import KEYWORDS, Call, lacks_script, take_apart, without_horovod
 from translation.own import OWN_MODULES, OWN_SCRIPTS
 from translation.shell import Command, edit, is_flag, last_name, parse_shell, value, wrapped
 from translation.systems import SCRIPTS
@@ -84,7 +84,7 @@ def _grouped(lines: list[str], command: Command, before: str) -> list[str]:
     """Lines that take the place of one command: redirections and operators count for all of them."""
     redirects = "".join(f" {word}" for word in command.redirects)
     if all(line.startswith("#") for line in lines):
-        return [line + redirects * (line is lines[-1]) for line in lines] + [":"] * (command.operator not in ("", "\n", ";"))
+        return lines + [":"] * (command.operator not in ("", "\n", ";"))
     if len(lines) == 1:
         return [lines[0] + redirects]
     plain = ("", "\n", ";", "&&")
@@ -102,14 +102,19 @@ def _translate(call: Call, command: Command, memory: dict[str, str], notes: list
     if not candidates:
         raise UserError(f"line {command.line}: {call.name} is no script of the old systems{_nearest_script(call.name)}")
     script = min(candidates, key=lambda one: _strangeness(one, call))
-    made = Translation(script, call, memory, notes)
+    made = Translation(script, call, memory, notes, command.redirects)
     for flag, words in _arguments(script, call, command.line, notes):
         made.give(flag, words)
     made.finish()
-    return [_line(call, step, script, is_first=index == 0) for index, step in enumerate(made.steps.values())]
+    if not script.steps:
+        return [f"# {_shown(call)}: {script.instead}"]
+    if any(step.step.launched for step in made.steps.values()):
+        notes += without_horovod(call)
+    lines = [_line(call, step, is_first=index == 0) for index, step in enumerate(made.steps.values())]
+    return ["# " + line.replace("\n", "\n# ") for line in lines] if made.inert else lines
 
 
-def _line(call: Call, step: Made, script: Script, *, is_first: bool) -> str:
+def _line(call: Call, step: Made, *, is_first: bool) -> str:
     python = call.python or ["python"]
     environment = [word for word in call.environment if last_name(word) not in ("bash", "sh") and (is_first or word not in KEYWORDS)]
     if last_name(python[0]) not in ("python", "python3"):  # python3.6 would be another installation
@@ -120,8 +125,7 @@ def _line(call: Call, step: Made, script: Script, *, is_first: bool) -> str:
         words = [*environment, *launcher, *(python if needs_python else [])]
     else:
         words = [*environment, *([] if step.is_program else python)]
-    line = wrapped([*words, *step.words()])
-    return "# " + line.replace("\n", "\n# ") if script.planned else line
+    return wrapped([*words, *step.words()])
 
 
 def _is_own(call: Call) -> bool:
@@ -168,6 +172,9 @@ def _arguments(script: Script, call: Call, line: int, notes: list[str]) -> list[
         name, equals, _ = text.partition("=")
         row = script.flag(name.lstrip("-")) if is_flag(text) else None
         at += 1
+        if row is None and not equals and (negated := _negated(script, name)) is not None:
+            found.append(((f"--{negated.names[0]}", negated), ["false"]))
+            continue
         if row is None and script.stray and text.startswith("-") and "/" in name:
             notes.append(f"{text} is a path without its flag: read as --{script.stray} {text.lstrip('-')}")
             found.append(((f"--{script.stray}", script.flag(script.stray)), [edit(word, lambda one: one.lstrip("-"))]))
@@ -184,10 +191,18 @@ def _arguments(script: Script, call: Call, line: int, notes: list[str]) -> list[
             while not equals and at < len(words) and _takes(row, values, value(words[at])):
                 values.append(words[at])
                 at += 1
+            if row is not None and row.takes is Takes.BOOLEAN and values and truth(value(values[0])) is None:
+                raise UserError(f"line {line}: {text} of {call.name}: true or false is needed")
             if row is not None and row.takes is Takes.WORD and not values:
                 raise UserError(f"line {line}: {name} of {call.name} has no value; give one")
             found.append(((name, row), values))
     return found
+
+
+def _negated(script: Script, name: str) -> Flag | None:
+    """The boolean that `--noNAME` switches off, as absl has it."""
+    row = script.flag(name.lstrip("-").removeprefix("no")) if name.startswith(("-no", "--no")) else None
+    return row if row is not None and row.takes is Takes.BOOLEAN else None
 
 
 def _takes(row: Flag | None, values: list[str], word: str) -> bool:

@@ -18,6 +18,7 @@ from pretraining.teacher_cache.format import (
     CacheHeader,
     cache_path,
     head_hash,
+    other_setting,
     read_header,
     weights_hash,
 )
@@ -61,19 +62,20 @@ def plan_cache(
 ) -> CachePlan:
     """Check the files for `shards` against the run; UserError names the file and what is missing or other. `teacher`: --teacher_path."""
     folder = described.path
+    _check_that_logits_can_be_stored(resolved, shards, causal)
     headers = [_header(folder, info) for info in shards]
     first = headers[0]
     for info, header in zip(shards, headers, strict=True):
         path = cache_path(folder, info.path)
-        other = next((name for name in _COMMON if getattr(header, name) != getattr(first, name)), None)
-        if other is not None:
-            raise UserError(f"{path}: {other} is {getattr(header, other)}, {getattr(first, other)} in "
-                            f"{cache_path(folder, shards[0].path)}; extract one of them anew (--overwrite), so that they agree")
+        _check_agreement(path, header, cache_path(folder, shards[0].path), first)
         _check_shard(path, header, info, tokenizer_sha256)
     for number in range(0, len(shards), max(1, len(shards) // HEADS_COMPARED)):
-        if headers[number].shard_head != head_hash(shards[number]):
+        if headers[number].shard_head != head_hash(shards[number], headers[number].input):
             raise UserError(f"{cache_path(folder, shards[number].path)}: it belongs to other samples than {shards[number].path} holds; "
                             "extract it anew (--overwrite), or give the shards that it was made of")
+    if tokenizer_sha256 is None and first.tokenizer_sha256 and any(ATTRIBUTE_TOKENIZER not in info.attributes for info in shards):
+        resolved.notes.append(f"--teacher_cache {folder}: neither --tokenizer_name, which is read from the hub, nor the shards say which "
+                              "tokenizer they are of: it cannot be compared with the teacher's")
     if teacher is not None:
         _check_teacher(folder, first, teacher)
     _check_input(resolved, folder, first, shards, causal)
@@ -89,9 +91,33 @@ def plan_cache(
                      {info.path.name: header.shard_hash for info, header in zip(shards, headers, strict=True)})
 
 
+def _check_that_logits_can_be_stored(resolved: Resolved, shards: list[ShardInfo], causal: bool) -> None:
+    """Whether any extraction could help an objective that wants logits; said first, for all else would name one that cannot."""
+    part = next((part for part in resolved.methods if OBJECTIVES[part.name].teacher_logits), None)
+    if part is None:
+        return
+    fresh = next((info for info in shards if info.masking != STATIC), None)
+    why = ("the student is causal, and nothing is masked for it" if causal else
+           None if fresh is None else f"the masks of {fresh.path} are drawn anew in every epoch")
+    if why is not None:
+        raise UserError(f"--method {part.name}: logits are stored at masked positions, and {why}; run the teacher (--teacher_path DIR in "
+                        "the place of --teacher_cache)")
+
+
+def _check_agreement(path: Path, header: CacheHeader, first_path: Path, first: CacheHeader) -> None:
+    found = [(name, getattr(header, name), getattr(first, name)) for name in _COMMON if getattr(header, name) != getattr(first, name)]
+    setting = other_setting(header.teacher_config, first.teacher_config)
+    if setting is not None:
+        found.append((f"the teacher's {setting}", header.teacher_config.get(setting), first.teacher_config.get(setting)))
+    if found:
+        name, mine, other = found[0]
+        raise UserError(f"{path}: {name} is {mine}, {other} in {first_path}; extract one of them anew (delete it, and give its "
+                        "extract_teacher_outputs.py again), so that they agree")
+
+
 def _header(folder: Path, info: ShardInfo) -> CacheHeader:
     path = cache_path(folder, info.path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"--teacher_cache {folder}: nothing stored for {info.path.name} ({path.name} is missing); "
                         "extract_teacher_outputs.py goes on with what is there")
     return read_header(path)
@@ -115,6 +141,11 @@ def _check_teacher(folder: Path, header: CacheHeader, teacher: ModelFolder) -> N
     if weights_hash(teacher.path, weights) != header.teacher_hash:
         raise UserError(f"--teacher_cache {folder}: its outputs are of another teacher ({header.teacher}) than --teacher_path "
                         f"{teacher.path}; give that one, leave --teacher_path out, or extract anew")
+    setting = other_setting(header.teacher_config, teacher.config)
+    if setting is not None:
+        raise UserError(f"--teacher_cache {folder}: its outputs are of a teacher whose {setting} was {header.teacher_config.get(setting)}, "
+                        f"--teacher_path {teacher.path} has {teacher.config.get(setting)}; give that one, leave --teacher_path out, or "
+                        "extract anew")
 
 
 def _check_input(resolved: Resolved, folder: Path, header: CacheHeader, shards: list[ShardInfo], causal: bool) -> None:

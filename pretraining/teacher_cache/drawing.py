@@ -6,8 +6,9 @@ N ids are drawn from q = softmax(z/T), and id v that came c(v) times has the wei
     w(v) = c(v)/N · p(v)/q(v),   p = softmax(z),   so that E[w(v)] = p(v) for every v of the vocabulary
 
 The cross-entropy with w has the expected value and the expected gradient of that with p, whatever the student; the K largest have
-neither. Draws are stratified (one in each N-th of the cumulated q), which leaves E unchanged and lowers the variance. At T = 1 the weights
-add up to 1.
+neither. Below T = 1 the mean is p still, but the few draws of what q all but leaves out carry all of its weight p/q, and any sample of
+usual size is without them: a variance that grows without bound as T falls, towards the one largest entry. Draws are stratified (one in
+each N-th of the cumulated q), which leaves E unchanged and lowers the variance. At T = 1 the weights add up to 1.
 """
 
 import torch

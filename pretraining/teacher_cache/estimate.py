@@ -4,11 +4,11 @@ Batches are drawn evenly from one shard, so that their lengths are its lengths; 
 """
 
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -19,7 +19,7 @@ from pretraining.console import clock_text
 from pretraining.teacher_cache.extraction import Extractor
 from pretraining.teacher_cache.extraction_plan import ExtractionPlan, row_lengths
 from pretraining.teacher_cache.format import samples_hash
-from pretraining.teacher_cache.writer import cache_writer
+from pretraining.teacher_cache.writer import CacheWriter
 
 BATCHES = 4
 SAFETY = 1.05  # files of other shards may be a little larger
@@ -34,12 +34,12 @@ class Estimate:
 
 
 def measure(extractor: Extractor, info: ShardInfo, batches: int = BATCHES) -> Estimate:
-    """Run some batches of a shard, after one that warms up, and write what comes of them in a temporary folder."""
+    """Run some batches of a shard, after one that warms up, and write what comes of them to a file in memory."""
     plan, reader, lengths = extractor.plan, extractor.reader(info), row_lengths(info)
     count = min(info.rows, batches * plan.batch_size)
     rows = np.arange(count) * info.rows // count
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
-    header = plan.header_of(info, samples_hash({}))
+    header = plan.header_of(info, samples_hash({}, plan.header.input))
     groups = [np.sort(group) for group in np.array_split(rows, min(batches, count))]
     extractor.outputs(groups[0], reader.read([Segment(0, 0, groups[0])]), header).get()
     started = time.perf_counter()
@@ -51,14 +51,14 @@ def measure(extractor: Extractor, info: ShardInfo, batches: int = BATCHES) -> Es
     # The chosen rows as if they were a shard of their own.
     place = np.zeros(info.rows, np.int64)
     place[np.sort(rows)] = np.arange(count)
-    with tempfile.TemporaryDirectory(prefix="estimate_") as folder:
-        path = Path(folder) / "estimate"
-        with cache_writer(path, replace(header, rows=count), lengths[np.sort(rows)]) as writer:
-            writer.begin(0, count)
-            for one in outputs:
-                writer.add(replace(one, rows=place[one.rows]))
-            writer.end()
-        size = path.stat().st_size
+    with h5py.File("estimate", "w", driver="core", backing_store=False, block_size=512) as file:
+        writer = CacheWriter(plan.path(info), file, replace(header, rows=count), lengths[np.sort(rows)])
+        writer.begin(0, count)
+        for one in outputs:
+            writer.add(replace(one, rows=place[one.rows]))
+        writer.end()
+        file.flush()
+        size = file.id.get_filesize()
     return Estimate(size / count, seconds / count)
 
 

@@ -16,9 +16,8 @@ import torch
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from dataset.hdf5_chunks import read_all
 from dataset.masking import generator
-from dataset.shard_format import ShardInfo, open_shard
+from dataset.shard_format import ShardInfo
 from pretraining.batches.loader import collate
 from pretraining.batches.order import Segment
 from pretraining.batches.samples import SampleRows, ShardReader
@@ -28,8 +27,8 @@ from pretraining.objectives.truncated import keep_largest
 from pretraining.precision import Precision
 from pretraining.signals import Batch, ModelNeeds, Signals
 from pretraining.teacher_cache.drawing import draw
-from pretraining.teacher_cache.extraction_plan import ExtractionPlan, row_lengths
-from pretraining.teacher_cache.format import MASKED, NO_TARGETS, TOPK, CacheHeader, read_header, samples_hash
+from pretraining.teacher_cache.extraction_plan import ExtractionPlan, content_hash, row_lengths
+from pretraining.teacher_cache.format import AGAIN, MASKED, NO_TARGETS, SAMPLED, TOPK, CacheHeader, is_finite, is_number, read_header
 from pretraining.teacher_cache.writer import RowOutputs, cache_writer, window_rows
 
 AHEAD, WAITING = 4, 4  # batches read ahead, and batches of results that wait for the writer
@@ -72,15 +71,15 @@ class Extractor:
         for layer in header.hidden_layers:
             states = signals.hidden[layer].flatten(0, 1).index_select(0, on_device.token_index)
             tensors[f"hidden_{layer}"] = states.half()
-        return PendingOutputs(rows, *slots, tensors, self.device)
+        return PendingOutputs(rows, *slots, tensors, self.device, header)
 
 
 class PendingOutputs:
     """Results on their way from the device."""
 
     def __init__(self, rows: np.ndarray, row_of: np.ndarray, slot_of: np.ndarray, tensors: dict[str, torch.Tensor],
-                 device: torch.device) -> None:
-        self._place = rows, row_of, slot_of
+                 device: torch.device, header: CacheHeader) -> None:
+        self._place, self._header = (rows, row_of, slot_of), header
         self._event = None
         if device.type == "cuda":
             pinned = {name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for name, tensor in tensors.items()}
@@ -92,16 +91,23 @@ class PendingOutputs:
         self._tensors = tensors
 
     def get(self) -> RowOutputs:
-        """Wait for them; UserError where half precision cannot hold a hidden state."""
+        """Wait for them; UserError where they are no numbers, or half precision cannot hold them."""
         if self._event is not None:
             self._event.synchronize()
         arrays = {name: tensor.numpy() for name, tensor in self._tensors.items()}
         hidden = {int(name.rpartition("_")[2]): array for name, array in arrays.items() if name.startswith("hidden_")}
         for layer, states in hidden.items():
-            if states.size and not np.isfinite(states.min() + states.max()):
-                raise UserError(f"--hidden_layers {layer}: half precision ends at {_LARGEST_HALF:.0f}, and a hidden state of this layer is "
-                                "beyond it or no number; other layers may work")
-        return RowOutputs(*self._place, arrays.get("ids"), arrays.get("values"), arrays.get("rest"), hidden)
+            if not is_finite(states):
+                raise UserError(f"--hidden_layers {layer}: half precision ends at {_LARGEST_HALF:.0f}, and a hidden state of this layer "
+                                f"for {self._header.shard} is beyond it or no number; other layers may work")
+        values, rest = arrays.get("values"), arrays.get("rest")
+        if self._header.kind == SAMPLED and not is_finite(values):
+            raise UserError(f"--sampled: a weight for {self._header.shard} is infinite or no number; the teacher gives no numbers there, "
+                            f"or --sampling_temperature {self._header.sampling_temperature:g} is too far from 1")
+        if self._header.kind == TOPK and not (is_number(values) and is_number(rest)):
+            raise UserError(f"--truncation_factor: the teacher's log-probabilities for {self._header.shard} are no numbers; its weights "
+                            "may be damaged, or --precision fp32 may help")
+        return RowOutputs(*self._place, arrays.get("ids"), values, rest, hidden)
 
 
 def batches_of(lengths: np.ndarray, first: int, stop: int, tokens: int) -> Iterator[np.ndarray]:
@@ -117,10 +123,10 @@ def batches_of(lengths: np.ndarray, first: int, stop: int, tokens: int) -> Itera
 def extract_shard(extractor: Extractor, info: ShardInfo, bar: tqdm) -> int:
     """Write the file for one shard; returns its bytes, 0 where it was there. UserError for what cannot be read or written."""
     plan = extractor.plan
-    path, shard_hash = plan.path(info), _content_hash(info)
+    path, shard_hash = plan.path(info), content_hash(info, plan.header.input)
     if plan.is_done(info):
         if read_header(path).shard_hash != shard_hash:
-            raise UserError(f"{path}: its shard was another one when it was made; --overwrite makes it anew")
+            raise UserError(f"{path}: its shard was another one when it was made; {AGAIN}")
         bar.update(info.rows)
         return 0
     header, lengths = plan.header_of(info, shard_hash), row_lengths(info)
@@ -219,11 +225,6 @@ def _read_ahead(reader: ShardReader, batches: Iterator[np.ndarray]) -> Iterator[
                 yield rows, samples.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _content_hash(info: ShardInfo) -> str:
-    with open_shard(info.path) as file:
-        return samples_hash({key: read_all(file[key]) for key in file})
 
 
 def _uniform(header: CacheHeader, rows: np.ndarray, positions: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """What an extraction will store, and everything about it that flags and files can tell before torch is imported."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from dataset.errors import OneLineParser, UserError
+from dataset.errors import OneLineParser, UserError, one_line
 from dataset.hdf5_chunks import read_all
 from dataset.shard_format import (
     ATTRIBUTE_TOKENIZER,
@@ -35,6 +35,7 @@ from pretraining.teacher_cache.format import (
     cache_path,
     head_hash,
     read_header,
+    samples_hash,
     weights_hash,
 )
 
@@ -43,7 +44,8 @@ _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass
 class ExtractionPlan:
-    """An extraction that has passed every check without torch. `header` is that of a file, without what is a shard's own."""
+    """An extraction that has passed every check without torch. `header` is that of a file, without what is a shard's own; `precision` is
+    what was asked for, or where that is auto what the files have that are there (`follows`); `notes` are to be printed."""
 
     teacher: ModelFolder
     header: CacheHeader
@@ -54,6 +56,9 @@ class ExtractionPlan:
     precision: str
     overwrite: bool
     estimate: bool
+    verify: bool
+    follows: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def own_shards(self) -> list[ShardInfo]:
@@ -66,7 +71,7 @@ class ExtractionPlan:
     def header_of(self, info: ShardInfo, shard_hash: str) -> CacheHeader:
         """The header of the file for a shard whose samples have this hash."""
         return replace(
-            self.header, shard=info.path.name, shard_hash=shard_hash, shard_head=head_hash(info), rows=info.rows,
+            self.header, shard=info.path.name, shard_hash=shard_hash, shard_head=head_hash(info, self.header.input), rows=info.rows,
             predictions=(info.predictions or 0) if self.header.kind != NO_TARGETS else 0, max_seq_length=info.max_seq_length,
             tokenizer_sha256=str(info.attributes.get(ATTRIBUTE_TOKENIZER, self.header.tokenizer_sha256)))
 
@@ -80,11 +85,12 @@ class ExtractionPlan:
             return False
         found = read_header(path)
         wanted = self.header_of(info, found.shard_hash)
-        if self.precision == "auto":
+        if wanted.precision == "auto":  # only the device can tell
             wanted = replace(wanted, precision=found.precision)
         wrong = found.differences(wanted)
         if wrong:
-            raise UserError(f"{path}: it was made otherwise ({wrong[0]}); --overwrite makes it anew, or choose another --output_dir")
+            raise UserError(f"{path}: it was made otherwise ({wrong[0]}); --overwrite makes all files anew, or choose another "
+                            "--output_dir")
         return True
 
 
@@ -104,6 +110,7 @@ def make_parser() -> OneLineParser:
     add("--precision", default="auto", choices=_PRECISIONS, help="of the teacher's matrix products; default: auto")
     add("--seed", default="0", metavar="S", help="--sampled: seed of the draws; default: 0")
     add("--estimate", action="store_true", help="print size and time, measured on a few batches, and write nothing")
+    add("--verify", action="store_true", help="read every file that is there, name the damaged ones, and write nothing")
     add("--overwrite", action="store_true", help="replace files that are there; without it those that belong are kept")
     add("--local_rank", "--local-rank", default="-1", help="given by some launchers")
     return parser
@@ -117,6 +124,8 @@ def plan_extraction(arguments: list[str] | None = None) -> ExtractionPlan:
     batch_size, seed = _number(flags, "batch_size", 1), _number(flags, "seed", 0)
     if k is not None and drawn is not None:
         raise UserError("--truncation_factor stores the largest probabilities, --sampled drawn ids in their place; give one of them")
+    if flags.verify and (flags.estimate or flags.overwrite):
+        raise UserError("--verify writes nothing and needs no teacher; leave --estimate and --overwrite out")
     if k is None and drawn is None and flags.hidden_layers is None:
         raise UserError("nothing to store: give --truncation_factor K, --sampled N or --hidden_layers LAYERS")
     if drawn is None and flags.sampling_temperature is not None:
@@ -143,10 +152,40 @@ def plan_extraction(arguments: list[str] | None = None) -> ExtractionPlan:
         teacher_config=teacher.config, input=MASKED if masked else UNMASKED, shard="", shard_hash="", shard_head="", rows=0,
         predictions=0, max_seq_length=0, hidden_layers=layers, hidden_size=teacher.config["hidden_size"] if layers else 0,
         precision=flags.precision, sampling_temperature=temperature, seed=seed if kind == SAMPLED else 0)
-    plan = ExtractionPlan(teacher, header, shards, output, launch, batch_size, flags.precision, flags.overwrite, flags.estimate)
-    for info in shards:
-        plan.is_done(info)
+    plan = ExtractionPlan(teacher, header, shards, output, launch, batch_size, flags.precision, flags.overwrite, flags.estimate,
+                          flags.verify)
+    if temperature < 1:
+        plan.notes.append(f"--sampling_temperature {temperature:g}: below 1 unlikely ids are drawn too seldom for their large weights to "
+                          "show; 1 or above is unbiased in practice too (docs/teacher_cache.md)")
+    _follow_precision(plan)
+    if not flags.verify:
+        for info in shards:
+            plan.is_done(info)
     return plan
+
+
+def _follow_precision(plan: ExtractionPlan) -> None:
+    """Let --precision auto be that of the first file which is kept: a folder on another device goes on as it was begun."""
+    first = next((path for path in map(plan.path, plan.shards) if path.is_file()), None)
+    if plan.precision != "auto" or plan.overwrite or plan.verify or first is None:
+        return
+    plan.precision, plan.follows = read_header(first).precision, True
+    plan.header = replace(plan.header, precision=plan.precision)
+    plan.notes.append(f"--precision auto: {plan.precision}, as {first}")
+
+
+def content_hash(info: ShardInfo, read: str) -> str:
+    """`samples_hash` of a shard."""
+    return samples_hash(read_arrays(info), read)
+
+
+def read_arrays(info: ShardInfo) -> dict[str, np.ndarray]:
+    """All that a shard holds; UserError where it is damaged."""
+    with open_shard(info.path) as file:
+        try:
+            return {key: read_all(file[key]) for key in file}
+        except OSError as error:
+            raise UserError(f"{info.path} cannot be read ({one_line(error)}); make or copy the shard anew") from error
 
 
 def row_lengths(info: ShardInfo) -> np.ndarray:

@@ -24,11 +24,14 @@ import h5py
 import numpy as np
 import xxhash
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.files import reason
-from dataset.shard_format import INPUT_IDS, INPUT_MASK, POSITIONS, SEGMENT_IDS, ShardInfo, open_shard
+from dataset.shard_format import INPUT_IDS, INPUT_MASK, LABELS, POSITIONS, SEGMENT_IDS, ShardInfo, open_shard
 
 FORMAT_VERSION = 1
+HASH = "xxh3_128"  # attribute of a dataset of hidden states: of its bytes, which no packing guards
+# What becomes of a file that is damaged: --overwrite would make the others again as well.
+AGAIN = "delete it and run extract_teacher_outputs.py again without --overwrite, which keeps the other files"
 SUFFIX = ".teacher_cache"
 TOPK, SAMPLED, NO_TARGETS = "topk", "sampled", "none"
 MASKED, UNMASKED = "masked", "unmasked"  # what the teacher read
@@ -36,7 +39,14 @@ IDS = {TOPK: "topk_ids", SAMPLED: "sampled_ids"}
 VALUES = {TOPK: "topk_logprobs", SAMPLED: "sampled_weights"}
 REST, OFFSETS = "rest_logprob", "offsets"
 HEAD_ROWS = 64
+_INFINITE = 0x7C00  # bits of an f2
+# What h5py and NumPy raise where the structure of a file, or what it says of itself, is damaged.
+DAMAGE = (OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 
+# Settings of a configuration that no output of a trained model depends on, besides all that have to do with dropout.
+_WITHOUT_EFFECT = ("_name_or_path", "architectures", "dtype", "finetuning_task", "gradient_checkpointing", "id2label",
+                   "initializer_range", "label2id", "output_attentions", "output_hidden_states", "problem_type", "torch_dtype",
+                   "transformers_version", "use_cache")
 _HASHED = ((INPUT_IDS, "<i4"), (INPUT_MASK, "<i1"), (SEGMENT_IDS, "<i1"), (POSITIONS, "<i4"))  # what a teacher's outputs depend on
 
 
@@ -44,9 +54,10 @@ _HASHED = ((INPUT_IDS, "<i4"), (INPUT_MASK, "<i1"), (SEGMENT_IDS, "<i1"), (POSIT
 class CacheHeader:
     """What a file says of itself.
 
-    `teacher` is the name of its folder, `teacher_hash` of its weights, `teacher_config` its configuration under our names, `family` its
-    architecture's. `shard_hash` is of the samples that it belongs to, `shard_head` of the first rows of them, which is soon compared.
-    `k`: entries a position, 0 without. `precision` is that of the teacher's matrix products. `tokenizer_sha256` is "" where nobody knew it.
+    `teacher` is the name of its folder; `teacher_hash`, of its weights, and `teacher_config`, its configuration under our names, say which
+    one it is (`other_setting`); `family` is its architecture's. `shard_hash` is of the samples that it belongs to, `shard_head` of the
+    first rows of them, which is soon compared. `k`: entries a position, 0 without. `precision` is that of the teacher's matrix products.
+    `tokenizer_sha256` is "" where nobody knew it.
     """
 
     kind: str
@@ -83,12 +94,24 @@ class CacheHeader:
     def differences(self, other: "CacheHeader") -> list[str]:
         """`field is A, expected B` for each field in which this file and `other` would hold different things."""
         names = [one.name for one in fields(self) if one.name not in ("teacher", "teacher_config", "shard")]
-        return [f"{name} is {_word(getattr(self, name))}, expected {_word(getattr(other, name))}" for name in names
-                if getattr(self, name) != getattr(other, name)]
+        found = [f"{name} is {_word(getattr(self, name))}, expected {_word(getattr(other, name))}" for name in names
+                 if getattr(self, name) != getattr(other, name)]
+        setting = other_setting(self.teacher_config, other.teacher_config)
+        if setting is not None:
+            found.append(f"the teacher's {setting} was {self.teacher_config.get(setting)}, expected {other.teacher_config.get(setting)}")
+        return found
 
 
 def _word(value: Any) -> Any:
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else value
+
+
+def other_setting(first: dict[str, Any], second: dict[str, Any]) -> str | None:
+    """The first setting in which two configurations under our names would give other outputs from the same weights, or None."""
+    def decides(name: str) -> bool:
+        return name not in _WITHOUT_EFFECT and "dropout" not in name and not name.endswith("_pdrop")
+
+    return next((name for name in sorted(first.keys() | second.keys()) if decides(name) and first.get(name) != second.get(name)), None)
 
 
 def cache_path(folder: Path, shard: Path) -> Path:
@@ -98,18 +121,23 @@ def cache_path(folder: Path, shard: Path) -> Path:
 
 def open_cache(path: Path) -> h5py.File:
     """Open for reading; UserError where it is missing or no HDF5."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, where a file of stored outputs is expected; move it away")
     if not path.is_file():
         raise UserError(f"no stored outputs {path}; extract_teacher_outputs.py makes them")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}); extract it anew with extract_teacher_outputs.py --overwrite") from error
+        raise UserError(f"{path} cannot be read ({reason(error)}); {AGAIN}") from error
 
 
 def read_header(path: Path) -> CacheHeader:
     """The header of a file, whose datasets have the shapes that it tells; UserError for another kind of file."""
     with open_cache(path) as file:
-        found = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+        try:
+            found = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+        except DAMAGE as error:
+            raise UserError(f"{path}: its attributes are damaged ({one_line(error)}); {AGAIN}") from None
         if found.get("format_version") != FORMAT_VERSION:
             raise UserError(f"{path}: format_version is {found.get('format_version')}, expected {FORMAT_VERSION}; extract it anew with "
                             "extract_teacher_outputs.py --overwrite")
@@ -120,28 +148,45 @@ def read_header(path: Path) -> CacheHeader:
             shapes = {IDS[header.kind]: (header.rows, header.predictions, header.k)} if header.kind != NO_TARGETS else {}
             shapes |= {f"hidden_{layer}": (int(file[OFFSETS][-1]), header.hidden_size) for layer in header.hidden_layers}
             wrong = [name for name, shape in shapes.items() if file[name].shape != shape]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: not as extract_teacher_outputs.py writes it ({error}); extract it anew with --overwrite") from None
+        except DAMAGE as error:
+            raise UserError(f"{path}: not as extract_teacher_outputs.py writes it ({one_line(error)}); {AGAIN}") from None
     if wrong:
-        raise UserError(f"{path}: {wrong[0]} has another shape than its attributes say; extract it anew with --overwrite")
+        raise UserError(f"{path}: {wrong[0]} has another shape than its attributes say; {AGAIN}")
     return header
 
 
-def samples_hash(arrays: dict[str, np.ndarray]) -> str:
-    """xxh3-128 of the samples of a shard as a teacher sees them, whatever integers they are stored in."""
+def is_finite(halves: np.ndarray) -> bool:
+    """Whether an array of f2 holds neither infinity nor what is no number; by its bits, 30 times as fast as by comparison."""
+    return not halves.size or int((halves.view("<u2") & 0x7FFF).max()) < _INFINITE
+
+
+def is_number(halves: np.ndarray) -> bool:
+    """`is_finite`, but for infinity."""
+    return not halves.size or int((halves.view("<u2") & 0x7FFF).max()) <= _INFINITE
+
+
+def samples_hash(arrays: dict[str, np.ndarray], read: str) -> str:
+    """xxh3-128 of the samples of a shard as a teacher sees them, whatever integers they are stored in.
+
+    `read`: MASKED or UNMASKED; the second puts back what masks of the file hide.
+    """
     digest = xxhash.xxh3_128()
-    for key, dtype in _HASHED:
+    for key, dtype in _hashed(read):
         if key in arrays:
             digest.update(f"{key}{arrays[key].shape}".encode())
             digest.update(np.ascontiguousarray(arrays[key].astype(dtype, copy=False)))
     return digest.hexdigest()
 
 
-def head_hash(info: ShardInfo) -> str:
+def _hashed(read: str) -> tuple[tuple[str, str], ...]:
+    return _HASHED if read == MASKED else (*_HASHED, (LABELS, "<i4"))
+
+
+def head_hash(info: ShardInfo, read: str) -> str:
     """`samples_hash` of the first rows alone, which costs a few milliseconds."""
     with open_shard(info.path) as file:
         try:
-            return samples_hash({key: file[key][:HEAD_ROWS] for key, _ in _HASHED if key in file})
+            return samples_hash({key: file[key][:HEAD_ROWS] for key, _ in _hashed(read) if key in file}, read)
         except OSError as error:
             raise UserError(f"{info.path} cannot be read ({reason(error)}); make or copy the shard anew") from error
 
@@ -169,4 +214,4 @@ def disk_errors(path: Path) -> Iterator[None]:
         full = (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(error)
         what = "no space left on the disk" if full else reason(error)
         raise UserError(f"{path} cannot be written ({what}); free some space, or give a smaller --truncation_factor or fewer "
-                        "--hidden_layers; the same command goes on where this one stopped") from error
+                        "--hidden_layers; finished files stay, and without --overwrite the same command goes on with the others") from error

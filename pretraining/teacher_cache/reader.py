@@ -13,7 +13,22 @@ import numpy as np
 from dataset.errors import UserError, one_line
 from dataset.hdf5_chunks import read_all
 from dataset.shard_format import ShardInfo
-from pretraining.teacher_cache.format import IDS, OFFSETS, REST, TOPK, VALUES, cache_path, open_cache, read_header, samples_hash
+from pretraining.teacher_cache.format import (
+    AGAIN,
+    DAMAGE,
+    IDS,
+    OFFSETS,
+    REST,
+    SAMPLED,
+    TOPK,
+    VALUES,
+    cache_path,
+    is_finite,
+    is_number,
+    open_cache,
+    read_header,
+    samples_hash,
+)
 from pretraining.teacher_cache.writer import token_places
 
 
@@ -55,11 +70,10 @@ class ShardOutputs:
     """The stored outputs for one shard."""
 
     def __init__(self, path: Path, arrays: dict[str, np.ndarray], targets: bool, layers: tuple[int, ...]) -> None:
-        self.lengths = np.count_nonzero(arrays["input_mask"], axis=1)
+        self._path, self.lengths = path, np.count_nonzero(arrays["input_mask"], axis=1)
         header = read_header(path)
-        if header.shard_hash != samples_hash(arrays):
-            raise UserError(f"{path}: its shard was another one when it was made; extract it anew with extract_teacher_outputs.py "
-                            "--overwrite")
+        if header.shard_hash != samples_hash(arrays, header.input):
+            raise UserError(f"{path}: its shard was another one when it was made; {AGAIN}")
         self.ids = self.values = self.rest = None
         self.hidden: dict[int, np.ndarray] = {}
         with open_cache(path) as file:
@@ -70,18 +84,25 @@ class ShardOutputs:
                 if layers:
                     self.offsets = file[OFFSETS][:]
                     self.hidden = {layer: _mapped(path, file[f"hidden_{layer}"]) for layer in layers}
-            except (OSError, KeyError) as error:
-                raise UserError(f"{path} cannot be read ({one_line(error)}); extract it anew with extract_teacher_outputs.py "
-                                "--overwrite") from error
+            except DAMAGE as error:
+                raise UserError(f"{path} cannot be read ({one_line(error)}); {AGAIN}") from error
+        if layers and not np.array_equal(self.offsets, np.concatenate([[0], np.cumsum(self.lengths)])):
+            raise UserError(f"{path}: {OFFSETS} are not those of its shard's rows; {AGAIN}")
         if self.ids is not None and self.ids.size and int(self.ids.max()) >= header.vocab_size:
-            raise UserError(f"{path}: {IDS[header.kind]} holds {int(self.ids.max())}, expected below {header.vocab_size}; extract it anew "
-                            "with extract_teacher_outputs.py --overwrite")
+            raise UserError(f"{path}: {IDS[header.kind]} holds {int(self.ids.max())}, expected below {header.vocab_size}; {AGAIN}")
+        if self.values is not None and not (is_finite(self.values) if header.kind == SAMPLED else is_number(self.values)
+                                            and is_number(self.rest)):
+            raise UserError(f"{path}: {VALUES[header.kind]} or {REST} holds what is no number; {AGAIN}")
 
     def rows(self, rows: np.ndarray, max_predictions: int | None) -> TeacherRows:
-        """The outputs of `rows` (n,), at most `max_predictions` positions of each."""
+        """The outputs of `rows` (n,), at most `max_predictions` positions of each; UserError where hidden states are damaged."""
         ids, values, rest = (None if array is None else array[rows][:, :max_predictions] for array in (self.ids, self.values, self.rest))
         places = token_places(self.offsets, rows) if self.hidden else None
-        return TeacherRows(self.lengths[rows], ids, values, rest, {layer: states[places] for layer, states in self.hidden.items()})
+        hidden = {layer: states[places] for layer, states in self.hidden.items()}
+        lost = next((layer for layer, states in hidden.items() if not is_finite(states)), None)
+        if lost is not None:
+            raise UserError(f"{self._path}: hidden_{lost} holds what is no number; {AGAIN}")
+        return TeacherRows(self.lengths[rows], ids, values, rest, hidden)
 
 
 @dataclass(frozen=True)

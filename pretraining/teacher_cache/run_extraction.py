@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from dataset.errors import is_printing_rank
+from dataset.errors import UserError, is_printing_rank, working_alone
 from pretraining.engine import select_device
 from pretraining.memory import keep_freed_memory
 from pretraining.models.loading import quiet_transformers
@@ -21,9 +21,13 @@ def run(plan: ExtractionPlan) -> None:
     device = select_device(plan.launch)
     if device.type == "cpu":
         keep_freed_memory()
-    precision, line = select_precision(plan.precision, device)
-    if line is not None and is_printing_rank():
-        print(f"note: {line}", file=sys.stderr)
+    try:
+        precision, line = select_precision(plan.precision, device)
+    except UserError as error:
+        raise UserError(f"{plan.output_dir} would hold outputs in {plan.precision}, which this {device.type} cannot give; go on with it on "
+                        "a device that can, or begin another --output_dir") if plan.follows else error from None
+    for note in [*plan.notes, *([line] if line is not None else [])] if is_printing_rank() else ():
+        print(f"note: {note}", file=sys.stderr)
     quiet_transformers()
     plan.header = replace(plan.header, precision=precision.name)
     waiting = [info for info in (plan.shards if plan.estimate else plan.own_shards) if not plan.is_done(info)]
@@ -33,9 +37,12 @@ def run(plan: ExtractionPlan) -> None:
     if plan.estimate:
         print(describe(plan, measure(extractor, (waiting or plan.shards)[0])))
         return
-    if waiting:
-        check_space(plan, measure(extractor, waiting[0], batches=1))
-    _extract(plan, extractor, len(waiting))
+    with working_alone():
+        estimate = measure(extractor, waiting[0], batches=1) if waiting else None
+    if estimate is not None:
+        check_space(plan, estimate)
+    with working_alone():
+        _extract(plan, extractor, len(waiting))
 
 
 def _extract(plan: ExtractionPlan, extractor: Extractor, waiting: int) -> None:

@@ -2,8 +2,13 @@
 
 Targets are packed in chunks of whole rows with HDF5's shuffle and deflate, which every h5py reads. Hidden states are left as they are:
 half-precision noise does not shrink, and the reader can map them into memory.
+
+HDF5 does not survive a disk that fills up under it: what it could not write it holds in memory, tries again when it is closed and ends
+the process. So the space for the next piece is taken from the system before HDF5 writes it, and what was too much given back.
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +16,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import xxhash
 
 from dataset.files import locked, remove_partials, whole_file
 from dataset.hdf5_chunks import write_rows
-from pretraining.teacher_cache.format import IDS, NO_TARGETS, OFFSETS, REST, TOPK, VALUES, CacheHeader, disk_errors
+from pretraining.teacher_cache.format import HASH, IDS, NO_TARGETS, OFFSETS, REST, TOPK, VALUES, CacheHeader, disk_errors
 
 CHUNK_BYTES, WINDOW_BYTES = 1 << 20, 1 << 28
+MARGIN_BYTES = 1 << 18  # what HDF5 writes besides: headers, trees of chunks
 
 
 @dataclass
@@ -50,13 +57,16 @@ def chunk_rows(header: CacheHeader) -> int:
 
 
 class CacheWriter:
-    """Takes a shard's rows window by window, within a window in any order; see `cache_writer`."""
+    """Takes a shard's rows window by window, within a window in any order; see `cache_writer`. `path` is for messages."""
 
     def __init__(self, path: Path, file: h5py.File, header: CacheHeader, lengths: np.ndarray) -> None:
         self._path, self._file, self._header = path, file, header
+        self._reserved = 0
+        self._digests = {layer: xxhash.xxh3_128() for layer in header.hidden_layers}
         self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._first = self._stop = 0
         self._buffers: dict[str, np.ndarray] = {}
+        self._reserve(self._offsets.nbytes + 2 * int(self._offsets[-1]) * header.hidden_size * len(header.hidden_layers))
         for name, value in header.attributes().items():
             file.attrs[name] = value
         if header.kind != NO_TARGETS:
@@ -66,8 +76,22 @@ class CacheWriter:
                                     shuffle=True, track_times=False)
         if header.hidden_layers:
             file.create_dataset(OFFSETS, data=self._offsets, track_times=False)
+            early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # so that all the space is known
+            early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            early.set_obj_track_times(False)
+            space = h5py.h5s.create_simple((int(self._offsets[-1]), header.hidden_size))
             for layer in header.hidden_layers:
-                file.create_dataset(f"hidden_{layer}", shape=(int(self._offsets[-1]), header.hidden_size), dtype="<f2", track_times=False)
+                h5py.h5d.create(file.id, f"hidden_{layer}".encode(), h5py.h5t.IEEE_F16LE, space, early)
+
+    def _reserve(self, more: int) -> None:
+        """Take the space that HDF5 has given out, and for `more` bytes, from the disk; OSError where it has none."""
+        if self._file.driver != "sec2":  # in memory
+            return
+        wanted = self._file.id.get_filesize() + more + MARGIN_BYTES
+        if wanted > self._reserved:
+            _take_space(self._file.id.get_vfd_handle(), self._reserved, wanted - self._reserved)
+            self._reserved = wanted
 
     def _columns(self) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
         header = self._header
@@ -107,10 +131,18 @@ class CacheWriter:
                     rows = self._buffers[name]
                     rows = rows.view("<u2") if rows.dtype == "<f2" else rows  # packed as integers
                     for start in range(0, len(rows), step):
+                        self._reserve(rows[start : start + step].nbytes)
                         write_rows(self._file[name], first + start, rows[start : start + step])
             for layer in header.hidden_layers:
                 name = f"hidden_{layer}"
                 self._file[name][self._offsets[first] : self._offsets[self._stop]] = self._buffers[name]
+                self._digests[layer].update(self._buffers[name])
+
+    def finish(self) -> None:
+        """Store what is of whole datasets."""
+        with disk_errors(self._path):
+            for layer, digest in self._digests.items():
+                self._file[f"hidden_{layer}"].attrs[HASH] = digest.hexdigest()
 
 
 def token_places(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -129,8 +161,29 @@ def cache_writer(path: Path, header: CacheHeader, lengths: np.ndarray) -> Iterat
     with locked(path.parent, path.name):
         remove_partials(path.parent, [path.name])
         with disk_errors(path), whole_file(path) as partial:
+            _check_room(partial)
             file = h5py.File(partial, "w")
             try:
-                yield CacheWriter(path, file, header, lengths)
+                writer = CacheWriter(path, file, header, lengths)
+                yield writer
+                writer.finish()
+                file.flush()
+                size = file.id.get_filesize()
             finally:
                 file.close()
+            os.truncate(partial, size)
+
+
+def _check_room(path: Path) -> None:
+    """Whether the disk takes as much as HDF5 keeps in memory at the least; OSError where it does not."""
+    with path.open("wb") as file:
+        _take_space(file.fileno(), 0, MARGIN_BYTES)
+
+
+def _take_space(descriptor: int, start: int, size: int) -> None:
+    """Have the system set `size` bytes aside from `start` on, where the file system can; OSError where there are none."""
+    try:
+        os.posix_fallocate(descriptor, start, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise

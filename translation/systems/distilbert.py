@@ -67,7 +67,8 @@ def kind_of_student(call: Translation) -> None:
     known = CONFIGS.get(re.sub(r"\.json$", "", name_of(path)))
     shape = _read_config(Path(path).expanduser()) or (None if known is None else _SHAPE | known)
     if shape is None:
-        call.note(f"{path} is not here: put its numbers in the place of LAYERS, HEADS, WIDTH and INNER_WIDTH")
+        what = f"{path} is not here: put its numbers" if path else "no --student_config: put the student's numbers"
+        call.note(f"{what} in the place of LAYERS, HEADS, WIDTH and INNER_WIDTH")
         shape = dict(zip(_SHAPE, ("LAYERS", "HEADS", "WIDTH", "INNER_WIDTH"), strict=True))
     if kind == "gpt2":
         shape.pop("intermediate_size", None)
@@ -93,9 +94,16 @@ def _read_config(file: Path) -> dict[str, str] | None:
 
 
 def one_loss(call: Translation) -> None:
-    """A causal student has --alpha_clm and no masked tokens, any other one --alpha_mlm."""
+    """A causal student has --alpha_clm and no masked tokens (`--alpha_mlm 0 --alpha_clm 2`), any other one --alpha_mlm."""
     if (call.word("student_type") or "") == "gpt2":
         call.drop("--token_counts", "--mlm_smoothing")
+        if number(call.word("alpha_mlm") or "") != 0:
+            call.set("--alpha_mlm", "0")
+            call.note(f"--alpha_mlm {call.word('alpha_mlm')}: nothing is masked for a causal student, whose weight of the text is "
+                      "--alpha_clm")
+        if number(call.word("alpha_clm") or "") == 0:
+            call.set("--alpha_clm", "2")
+            call.note("--alpha_clm 2: put in the weight of the text; without it and --alpha_mlm the student would not learn from it")
     if not call.on("mlm") and call.word("student_type") != "gpt2":
         call.note("without --mlm the old script trained a causal model, which only gpt2 is; --alpha_mlm above 0 is what learns masked "
                   "tokens here")

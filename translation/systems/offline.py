@@ -47,6 +47,13 @@ def one_folder(call: Translation) -> None:
               "how large and how long")
 
 
+def named_teacher(call: Translation) -> None:
+    """A teacher is needed: TEACHER stands for it where `--init_checkpoint` is not given."""
+    if "init_checkpoint" not in call.given:
+        call.set("--teacher_path", "TEACHER")
+        call.note("--teacher_path TEACHER: put in the teacher's folder; without --init_checkpoint the old script ran random weights")
+
+
 def _extraction(*, truncated: bool) -> Script:
     flags = (
         Flag("input_file", (To("--dataset_path", folder_of),)),
@@ -65,7 +72,8 @@ def _extraction(*, truncated: bool) -> Script:
                 "--init_checkpoint uncased_L-12_H-768_A-12/bert_model.ckpt",
         title="run the teacher once" + ("" if truncated else ", all probabilities"), required=("input_file", "output_file"),
         stray="input_file",
-        rules=(*(() if truncated else (full_distribution,)), remember_samples, google_checkpoint, one_folder))
+        rules=(*(() if truncated else (full_distribution,)), named_teacher, remember_samples, google_checkpoint,
+               one_folder))
 
 
 def _training(place: str, *, truncated: bool, also: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> Script:
