@@ -50,10 +50,11 @@ def start_ranks(device: torch.device) -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     compatible["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if not dist.is_initialized() and shares_launchers_store():
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group(
-            backend, store=fresh_store(rank, world_size, TIMEOUT), rank=rank, world_size=world_size, timeout=TIMEOUT)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if not dist.is_initialized() and (shares_launchers_store() or world_size == 1):
+        # One process needs no port, and somebody else may have taken the free one since it was found.
+        store = fresh_store(rank, world_size, TIMEOUT) if shares_launchers_store() else dist.HashStore()
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     # Where a process group exists DeepSpeed takes that one.
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT)
 

@@ -1,10 +1,13 @@
 """Ranks that torchrun starts again find one another in its old store, whatever the dead ones left there."""
 
+import socket
 import threading
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
+from pretraining.engine import start_ranks, stop_ranks
 from pretraining.rendezvous import fresh_store
 
 LIMIT = timedelta(seconds=20)
@@ -38,3 +41,15 @@ def test_every_attempt_has_a_store_of_its_own(monkeypatch):
             thread.join(timeout=20)
             assert not thread.is_alive()
         assert sorted(rank for rank, _ in found) == [0, 1, 2] and {text for _, text in found} == {"0"}
+
+
+def test_one_process_needs_no_port(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                            "MASTER_PORT": str(taken.getsockname()[1])}.items():
+            monkeypatch.setenv(name, value)
+        start_ranks(torch.device("cpu"))
+        assert dist.is_initialized()
+        stop_ranks()
