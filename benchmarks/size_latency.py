@@ -67,6 +67,8 @@ def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     if min(flags.length, flags.rounds - 1, *flags.batches) < 1:
         raise UserError("--length and --batches count from 1, --rounds from 2")
     for folder in flags.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder{'; no folder fits this pattern' * ('*' in str(folder))}")
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: no config.json in it; give a Hugging Face folder")
     return flags

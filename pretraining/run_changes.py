@@ -65,9 +65,9 @@ def changed_data(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
     An entry that the saved run does not know was empty in it.
     """
-    words = {"teacher": "the teacher's weights are others", "teacher_cache": "the teacher's stored outputs are others",
-             "token_counts": "the token counts are others"}
+    words = {"train": "the train shards are others", "test": "the test shards are others", "teacher": "the teacher's weights are others",
+             "teacher_cache": "the teacher's stored outputs are others", "token_counts": "the token counts are others"}
     for name, value in now.items():
         old = saved.get(name)
         if old != value and not (name == "test" and not (old and value)):
-            yield words.get(name, f"the {name} shards are others")
+            yield words.get(name, f"the {name} changed")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ PLACES = [ROOT / "docs" / "recipes.md", *(ROOT / "configs" / f"{name}.yaml" for 
 PARSERS = {"dataset/process_data.py": process_data, "dataset/shard_data.py": shard_data, "dataset/generate_samples.py": generate_samples,
            "dataset/count_tokens.py": count_tokens, "pretraining.extract_student": extract_student,
            "benchmarks.size_latency": size_latency, "extract_teacher_outputs.py": None}
-ABSENT = re.compile(r"--(dir|file) \S+ (is no folder|does not exist)|no file or folder|bert-base-uncased: no config")
+ABSENT = re.compile(r"--(dir|file) \S+ (is no folder|does not exist)|no file or folder|bert-base-uncased: no such folder")
 TRAINER = "run_pretraining.py"
 
 
@@ -87,3 +88,27 @@ def test_the_offline_recipe_is_what_the_old_command_did_on_eight_processes():
     for name in ("max_steps", "num_warmup_steps", "train_batch_size", "train_micro_batch_size_per_gpu", "validation_samples",
                  "steps_between_checkpoints", "truncation_factor"):
         assert int(old[name]) == args.get(name), name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_tried_small_as_the_page_says_resolves_on_one_process(name):
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (small,), (warmup,) = re.findall(r"`(--train_batch_size 16 [^`]*)`", page), re.findall(r"`(--num_warmup_steps 2)`", page)
+    words = [*small.split(), *(warmup.split() if name == "offline_nsp_6layer" else [])]
+    resolved = resolve(parse(["--config", str(ROOT / "configs" / f"{name}.yaml"), *words]), Launch(0, 1, 0, False))
+    assert resolved.args.budget.max_steps == 12 and not resolved.notes, resolved.notes
+
+
+def test_the_last_export_is_the_one_of_most_steps_whatever_its_fraction(tmp_path):
+    (words,) = of(ROOT / "docs" / "recipes.md", "benchmarks.size_latency")
+    for name in ("progress_0.5_step_900", "progress_0.25_step_1000", "progress_0.75_step_1100", "progress_0.0012_step_12"):
+        (tmp_path / "runs" / "distilbert_6layer" / "finetune" / name).mkdir(parents=True)
+    said = subprocess.run(["bash", "-c", f'printf %s "{words[1]}"'], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
+    assert said.stdout == "runs/distilbert_6layer/finetune/progress_0.75_step_1100"
+
+
+def test_the_commands_of_the_teachers_page_are_understood():
+    (extraction, *_), (training,) = (of(ROOT / "docs" / "teacher_cache.md", name) for name in ("extract_teacher_outputs.py", TRAINER))
+    make_parser().parse_args(extraction)
+    resolved = resolve(parse(training), Launch(0, 1, 0, False))
+    assert not resolved.notes and resolved.args.distillation.student_initialize is True and resolved.args.get("teacher_path") == "teacher"

@@ -36,7 +36,9 @@ def test_sizes_are_those_of_the_folders_and_ratios_are_to_the_first(folders, tmp
 
 @pytest.mark.parametrize(("flags", "message"), [
     ([], "a teacher's folder and a student's, or --shapes"), (["{teacher}"], "a teacher's folder and a student's"),
-    (["--shapes", "{teacher}", "{student}"], "or --shapes alone"), (["{teacher}", "nowhere"], "nowhere: no config.json"),
+    (["--shapes", "{teacher}", "{student}"], "or --shapes alone"), (["{teacher}", "nowhere"], "nowhere: no such folder$"),
+    (["{teacher}", "runs/progress_1.0_step_*"], r"progress_1.0_step_\*: no such folder; no folder fits this pattern"),
+    (["{teacher}", "{teacher}/.."], r"\.\.: no config.json"),
     (["{teacher}", "{student}", "--rounds", "1"], "--rounds from 2"), (["{teacher}", "{student}", "--length", "65"], "has 64 positions")])
 def test_mistakes_are_one_line(folders, flags, message):
     words = [word.format(teacher=folders / "teacher", student=folders / "student") for word in flags]

@@ -1,12 +1,15 @@
 """An extraction that was killed goes on: finished files stay as they are, none is half-written, and the end is that of one that was not."""
 
 import errno
+import itertools
 import os
+import re
 import shutil
 import signal
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,9 +17,9 @@ import pytest
 from cache_case import extract, extraction, make_place
 from tiny import make_shards, make_teacher
 
-from dataset.errors import UserError
+from dataset.errors import Terminated, UserError
 from pretraining.teacher_cache import run_extraction, writer
-from pretraining.teacher_cache.estimate import Estimate
+from pretraining.teacher_cache.estimate import Estimate, size_text
 from pretraining.teacher_cache.extraction import batches_of
 
 EXTRACT = "extract_teacher_outputs:main"
@@ -121,7 +124,7 @@ def test_a_changed_shard_or_teacher_is_noticed_and_overwritten_when_asked(place,
 def test_a_disk_that_is_full_is_told_before_and_leaves_nothing_behind(place, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
-    with pytest.raises(UserError, match=r"1e-06 GB free at .* 73 samples need about"):
+    with pytest.raises(UserError, match=r"1 KB free at .* 73 samples need about"):
         extract(place, "full", *STORED)
     assert not (place / "full").exists()
     monkeypatch.undo()
@@ -140,7 +143,47 @@ def test_an_estimate_writes_nothing_and_is_near_what_comes(place, whole, capsys)
     extract(place, "estimated", *STORED, "--estimate", "--batch_size", "30", shards="many")
     told = capsys.readouterr().out
     assert not (place / "estimated").exists()
-    assert "12 of 12 files to write, 360 samples" in told and "samples/s" in told
+    assert "12 of 12 files to write, 360 samples" in told and "if the machine is free about 0:" in told
+    assert re.search(r"360 samples: about [\d.]+ KB \(", told), told
     size = sum(path.stat().st_size for path in finished(whole)) / 360
     per_sample = float(told.split("bytes a sample")[0].rsplit("(", 1)[1])
     assert per_sample == pytest.approx(size, rel=0.25)
+
+
+def test_sizes_are_told_in_units_that_people_read():
+    assert [size_text(size) for size in (0, 12, 1000, 196_400, 999_999, 2.5e6, 7e9, 1.2e13)] == [
+        "0 bytes", "12 bytes", "1 KB", "196 KB", "1 MB", "2.5 MB", "7 GB", "12 TB"]
+
+
+def test_a_log_has_a_line_for_every_file_and_says_how_to_go_on(place, monkeypatch, capsys):
+    make_shards(place / "told", train=3, test=1, rows=30)
+    extract_shard, calls = run_extraction.extract_shard, []
+
+    def ended_in_the_third(*arguments: object) -> int:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise Terminated(signal.SIGTERM)
+        return extract_shard(*arguments)
+
+    monkeypatch.setattr(run_extraction, "extract_shard", ended_in_the_third)
+    ticks = itertools.count(0, 10)  # a file every ten seconds
+    monkeypatch.setattr(run_extraction, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    with pytest.raises(Terminated):
+        extract(place, "told_cache", "--truncation_factor", "5", shards="told")
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.endswith("told_cache: 1 of 4 files, 0:00:30 left") and second.endswith("told_cache: 2 of 4 files, 0:00:20 left")
+    assert last.endswith("told_cache: the same command goes on; 2 of 4 files kept")
+    extract(place, "told_cache", "--truncation_factor", "5", shards="told")
+    *files, last = capsys.readouterr().err.splitlines()
+    assert [line.partition("told_cache: ")[2] for line in files] == ["3 of 4 files, 0:00:10 left", "4 of 4 files, 0:00:00 left"]
+    assert last.endswith("; 2 kept")
+
+
+def test_every_rank_tells_of_its_share(place, monkeypatch, capsys):
+    make_shards(place / "shared", train=3, test=1, rows=10)
+    for name, word in {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, word)
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        extract(place, "shared_cache", "--truncation_factor", "5", shards="shared")
+        assert f"shared_cache (rank {rank} of 2): 2 files written of 20 samples" in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_the_launched_example_of_distilbert_is_pasted_as_one_script():
     assert launch[:launch.index("run_pretraining.py")] == [
         "python", "-m", "torch.distributed.launch", "--nproc_per_node=4", "--nnodes=1", "--node_rank", "0", "--master_addr", "127.0.0.1",
         "--master_port", "29511"]
-    assert "export MASTER_PORT=<AN_OPEN_PORT>" in translate(f"export MASTER_PORT=<AN_OPEN_PORT>\n{text}").text
+    assert translate(f"export MASTER_PORT=<AN_OPEN_PORT>\n{text}").text.startswith("export MASTER_PORT=AN_OPEN_PORT\n")
 
 
 @pytest.mark.parametrize("command", D_BERT)
@@ -209,7 +209,7 @@ python -m dbert.run.distill_birnn --config confs/birnn_sst2.json --dataset_path 
                 "num_warmup_steps": "0", "weight_decay": "0"}
     assert expected.items() <= distil.items()
     said = translate(text).notes
-    assert sum(note.startswith("generate does five old steps in one") for note in said) == 1
+    assert sum("generate does five old steps in one" in note for note in said) == 1
     assert any("hf download openai-community/gpt2-medium" in note for note in said)
 
 

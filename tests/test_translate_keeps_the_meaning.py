@@ -1,7 +1,9 @@
 """The translator turns no switch the other way, starts no training that the old command did not, and expands what the old command did."""
 
+import re
+
 import pytest
-from translate_case import flags_of, ours, run_by_bash
+from translate_case import accept, flags_of, ours, run_by_bash
 
 from dataset.errors import UserError
 from translation.translate import translate
@@ -82,3 +84,49 @@ def test_what_the_old_command_left_out_is_named():
 def test_a_causal_student_learns_from_its_text(given, alphas):
     made = flags_of(ours(f"python {CAUSAL} --student_config distilgpt2.json {given}")[0])
     assert (made["alpha_mlm"], made["alpha_clm"]) == alphas
+
+
+@pytest.mark.parametrize("flags, alphas, said", [
+    ("--alpha_mlm 2.0", ("2.0", "0"), "the old default of --alpha_clm, 0.5, is for causal"),
+    ("--alpha_mlm 1 --alpha_clm 0.5", ("1", "0"), "--alpha_clm 0: --alpha_clm 0.5, is for causal"),
+    ("--alpha_mlm 1 --alpha_clm 0.0", ("1", "0.0"), None)])
+def test_an_encoder_learns_from_masked_tokens_alone(flags, alphas, said):
+    command = f"python {NEW} --student_type distilbert --student_config s --mlm {flags}"
+    made, notes = flags_of(ours(command)[0]), translate(command).notes
+    assert (made["alpha_mlm"], made["alpha_clm"]) == alphas
+    assert [said in note for note in notes if "alpha_clm" in note] == [True] * (said is not None)
+
+
+# what stands in front of the script -> words in capitals in the place of what the old command does not say
+BARE = {
+    "python train.py --student_type distilbert --teacher_type bert --mlm --alpha_ce 5.0 --alpha_mlm 2.0":
+        "TEACHER SAMPLES RUNS HOURS LAYERS HEADS WIDTH INNER_WIDTH",
+    "python train.py --bert_model b": "SAMPLES RUNS HOURS", "python extract_jsons.py": "EXTRACTED TEXT",
+    "python scripts/extract.py --model_type roberta": "STUDENT", "python split_text.py": "TEXT SHARDS PARTS",
+    "python multifile_create_pretraining_data.py": "SHARDS SAMPLES VOCABULARY_FILE",
+    "python create_pretraining_data.py": "SHARDS SAMPLES VOCABULARY_FILE",
+    "python extract_teacher_labels_truncated.py": "TEACHER SAMPLES CACHE", "python run_squad.py": "MODEL SCORES FOLDER",
+    "python network_distillation_single_machine_truncated.py --do_train":
+        "CACHE SAMPLES RUNS LAYERS WIDTH HEADS INNER_WIDTH VOCABULARY_FILE",
+    "python run_classifier.py": "GLUE TASK MODEL SCORES", "python WikiExtractor.py": "DUMP",
+    "python generate_training_commands.py": "RECIPE",
+}
+
+
+@pytest.mark.parametrize("command", BARE)
+def test_what_our_command_needs_and_nothing_gave_is_a_word_in_capitals(command, tmp_path):
+    """Filled in, the command is one that our parser takes."""
+    result = translate(command)
+    (words,) = run_by_bash(result.text)
+    assert sorted(word for word in words if word.isupper()) == sorted(BARE[command].split())
+    for word in BARE[command].split():
+        assert any(re.search(rf"\b{word}\b", note) for note in result.notes), word
+    accept(words, tmp_path)
+
+
+def test_a_name_of_the_hub_beside_a_teacher_is_said():
+    def said(words: str) -> list[str]:
+        return [note for note in translate(f"deepspeed run_pretraining.py {words}").notes if note.startswith("--tokenizer_name")]
+
+    assert len(said("--tokenizer_name bert-base-uncased --teacher_path t")) == 1
+    assert not said("--tokenizer_name bert-base-uncased") and not said("--tokenizer_name a/b --teacher_path t")

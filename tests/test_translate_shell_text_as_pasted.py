@@ -52,6 +52,7 @@ def test_nothing_heavy_is_imported_and_an_answer_is_quick():
     ("cd x\npython train.py --dump_path a --data_file b --token_countz c", "line 2: unknown flag --token_countz of train.py; did you mean "
                                                                           "--token_counts?"),
     ("python run_pretraining.py --methd x", "unknown flag --methd of run_pretraining.py; did you mean --method?"),
+    ("python train.py --student_typ distilbert", "unknown flag --student_typ of train.py; did you mean --student_type?"),
     ("python run_glue.py --task_nam x", "did you mean --task_name?"),
     ("python extract_jsons.py a", "'a' stands behind no flag of extract_jsons.py"),
     ("python extract_jsons.py --folder --write_file b", "--folder of extract_jsons.py has no value"),
@@ -149,7 +150,36 @@ def test_placeholders_of_pages_stay_placeholders():
     assert result.text.endswith("augment --window_prob 0 --task_name TASK --glue_dir GLUE --output '(the output file)'")
     result = translate("python -m dbert.generate.sample_gpt --prefix-file (the prefixes (of it)) --resume (a (model) file)")
     assert "--lm_path '(a (model) file)/language_model'" in result.text
-    assert "export PORT=<A_PORT>" in translate("export PORT=<A_PORT>\n" + COUNT.format("a", "b")).text
+    result = translate("export PORT=<A_PORT>\n" + COUNT.format("<path/to-it>", "b") + " 2> <log.txt>")
+    assert result.text.startswith("export PORT=A_PORT\n") and result.text.endswith("--dir PATH_TO_IT --output_file b.json 2> LOG_TXT")
+    assert result.notes[:2] == ["line 1: <A_PORT>: put yours in the place of A_PORT", "line 2: <path/to-it>: put yours in the place of "
+                                                                                      "PATH_TO_IT"]
+
+
+@pytest.mark.parametrize("text, line", [
+    ("Wikipedia's text.\n\npython extract_jsons.py --folder a --write_file b\n\nIf you don't:\npython split_text.py", 1),
+    ("python split_text.py\nA page's python extract_jsons.py, and don't", 2),
+    ("python split_text.py --folder 'a\npython extract_jsons.py\nb'", 1),
+    ("python split_text.py\n\necho \"one\ntwo\"", 3),
+])
+def test_commands_that_an_apostrophe_swallows_are_no_value(text, line):
+    with pytest.raises(UserError, match=rf"^line {line}: a quote opens here and holds (extract_jsons.py|2 lines), which would not be"):
+        translate(text)
+
+
+def test_quotes_that_swallow_nothing_stay():
+    assert "pkill -f 'python -u train.py'" in translate("pkill -f 'python -u train.py'\n" + COUNT.format("a", "b")).text
+    assert run_by_bash(translate(COUNT.format("'a\nb'", "c")).text)[0][3] == "a\nb"
+
+
+def test_notes_of_several_commands_name_the_line_of_each():
+    """One note for all that it is true of; a single command needs no number."""
+    commands = ["python extract_jsons.py --folder a --write_file b", "python extract_jsons.py \\\n--folder a", "python scripts/extract.py"]
+    said = translate("\n".join(commands)).notes
+    assert "line 1, 2: sentences are split by the next step, shard_data.py" in said
+    assert any(note.startswith("line 2: --output_dir TEXT: put in") for note in said)
+    assert any(note.startswith("line 4: --output_dir STUDENT: put in") for note in said)
+    assert translate(commands[0]).notes == ["sentences are split by the next step, shard_data.py"]
 
 
 @pytest.mark.parametrize("start", ["python", "python -u", "torchrun --nproc_per_node 4", "deepspeed", "mpirun -np 2 python",

@@ -29,7 +29,10 @@ from translation.translate import translate
 YOURS = {"HOURS": "90", "SAMPLES": "samples", "CACHE": "cache", "SHAPE_FOLDER": "student", "VOCABULARY": "30522", "LAYERS": "6",
          "WIDTH": "768", "HEADS": "12", "INNER_WIDTH": "3072", "FOLDER": "glue", "MODEL": "model", "GLUE": "glue", "SCORES": "scores",
          "PRODUCT": "1000", "RATE": "1e-4", "WARMUP": "0.1", "SHARE": "0.5", "TASK": "qqp", "TRANSFER_SET": "set.tsv",
-         "LOGITS": "logits.parquet", "VECTORS": "vectors.txt"}
+         "LOGITS": "logits.parquet", "VECTORS": "vectors.txt", "TEACHER": "teacher", "RUNS": "runs", "TEXT": "text",
+         "EXTRACTED": "extracted",
+         "SHARDS": "shards", "PARTS": "4", "STUDENT": "student", "VOCABULARY_FILE": "vocab.txt", "DUMP": "dump.bz2",
+         "RECIPE": "sweep.yaml"}
 _PROGRAMS = ("python", "python3", "torchrun", "deepspeed", "mpirun", "srun", "horovodrun", "nohup", "pkill", "hf")
 _LAUNCHERS = {"torchrun", "deepspeed", "mpirun", "srun", "horovodrun", "-m torch.distributed.launch"}
 

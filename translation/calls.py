@@ -5,7 +5,7 @@ import re
 from translation.conversions import number, truth
 from translation.launchers import Call
 from translation.shell import edit, value
-from translation.table import Flag, Script, Step, Takes
+from translation.table import YOURS, Flag, Script, Step, Takes
 
 
 class Made:
@@ -92,8 +92,18 @@ class Translation:
                 self._convert(row, [row.default])
         for rule in self.script.rules:
             rule(self)
+        for made in self.steps.values():
+            self._ask(made)
         for text in self.script.notes:
             self.note(text)
+
+    def _ask(self, made: Made) -> None:
+        """A word in capitals for every flag that one of our commands needs and that nothing gave."""
+        for need in made.step.needs.split():
+            flag, _, word = need.partition("=")
+            if flag not in made.flags:
+                made.flags[flag] = [word]
+                self.note(f"{f'{flag} ' * flag.startswith('-')}{word}: put in {YOURS[word]}; the old command does not say it")
 
     def word(self, name: str) -> str | None:
         """The value of an old flag, else its default; None where there is neither."""

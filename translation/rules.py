@@ -10,6 +10,7 @@ from pathlib import Path
 from translation.calls import Translation
 from translation.conversions import folder_of, name_of, number, product, quotient, shortest
 from translation.shell import edit, value
+from translation.table import YOURS
 
 YEAR = "8760"
 CONVERT_GOOGLE = (
@@ -74,18 +75,21 @@ def google_shape(call: Translation) -> None:
     if "--student_initialize" in call.last.flags:
         return
     words = call.given.get("bert_config_file")
-    if not words:
-        return
-    folder = edit(words[0], folder_of)
-    shape = read_shape(Path(value(words[0])).expanduser()) or _shape_of_name(value(words[0]))
+    file = value(words[0]) if words else ""
+    shape = read_shape(Path(file).expanduser()) or _shape_of_name(file)
     if shape is None:
-        call.note(f"{value(words[0])} is not here: put its numbers in the place of LAYERS, WIDTH, HEADS and INNER_WIDTH")
+        what = f"{file} is not here: put its numbers" if file else "no --bert_config_file: put the student's numbers"
+        call.note(f"{what} in the place of LAYERS, WIDTH, HEADS and INNER_WIDTH")
         shape = {"num_hidden_layers": "LAYERS", "hidden_size": "WIDTH", "num_attention_heads": "HEADS", "intermediate_size": "INNER_WIDTH"}
     for name, number_ in shape.items():
         call.set(f"--{name}", number_)
     call.set("--encoder_ln_mode", "post-ln")
     call.set("--layernorm_embedding")
-    call.set("--tokenizer_name", edit(folder, lambda text: f"{text}/vocab.txt"))
+    if file:
+        call.set("--tokenizer_name", edit(edit(words[0], folder_of), lambda text: f"{text}/vocab.txt"))
+    else:
+        call.set("--tokenizer_name", "VOCABULARY_FILE")
+        call.note(f"--tokenizer_name VOCABULARY_FILE: put in {YOURS['VOCABULARY_FILE']}")
     call.note("the README gives the teacher's own configuration to the student, which begins at random; smaller: lower "
               "--num_hidden_layers; "
               "better: --teacher_path FOLDER and a bare --student_initialize in the place of the shape, which copies teacher layers")

@@ -2,7 +2,8 @@
 
 Words stay as they are written: variables, `~`, globs and quotes are the user's, and nothing is expanded. What breaks pasted commands is
 mended and said: a missing backslash at the end of a line (the shell would take the flags below for a command of their own), a space
-behind one, no backslashes at all, prompts, typographic dashes, "(the output file)" and <THE_PORT> in the place of a value.
+behind one, no backslashes at all, prompts, typographic dashes, "(the output file)" and <THE_PORT> in the place of a value. What quotes
+hold is told too, for the translator to refuse what the apostrophes of a page's text swallow.
 No loop or function is understood beyond its words; a heredoc and a subshell are refused.
 """
 
@@ -18,7 +19,7 @@ _PROMPT = re.compile(
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _OPERATORS = ("&&", "||", "|&", ";;", ";", "|", "&")
 _REDIRECT = re.compile(r"&>>?|\d*(?:>>|>&|<&|>\||>|<)")
-_PLACEHOLDER = re.compile(r"<[A-Za-z][^<>\s]*>")
+_PLACEHOLDER = re.compile(r"<([A-Za-z][^<>\s]*)>")
 _BLANK = " \t\u00a0\u3000"
 _PLAIN = re.compile(r"[\w@%+=:,./~$*?\[\]{}<>!^-]+")
 _DASHES = re.compile(r"^[–—]+|^-[–—]+")
@@ -28,13 +29,23 @@ _FLAG = re.compile(r"--?[A-Za-z]")
 
 
 @dataclass
+class Quote:
+    """What is `quoted` from `line` on; `behind_letter`: as an apostrophe is."""
+
+    line: int
+    quoted: str
+    behind_letter: bool
+
+
+@dataclass
 class Command:
-    """A simple command: its `words`, its redirections, the `operator` behind it ("" at the end, "\\n" at the end of a line)."""
+    """A simple command: its `words`, its redirections, the `operator` behind it ("" at the end, "\\n" at the end of a line), its quotes."""
 
     line: int
     words: list[str] = field(default_factory=list)
     redirects: list[str] = field(default_factory=list)
     operator: str = ""
+    quotes: list[Quote] = field(default_factory=list)
 
 
 def is_flag(word: str) -> bool:
@@ -103,7 +114,7 @@ class _Reader:
 
     def word(self) -> str:
         """The word that begins here, as it is written; with several kinds of quotes in it, in one kind."""
-        start, line = self.at, self.line
+        start, line, words = self.at, self.line, ""
         if self.text[start] == "(":
             return self.placeholder()
         while self.at < len(self.text):
@@ -117,14 +128,17 @@ class _Reader:
             elif self.text.startswith(("$(", "${"), self.at):
                 self.skip_nested(line)
             elif placeholder := _PLACEHOLDER.match(self.text, self.at):
-                self.at = placeholder.end()
+                name = re.sub(r"\W+", "_", placeholder.group(1)).strip("_").upper()
+                self.notes.append(f"line {line}: {placeholder.group()}: put yours in the place of {name}")
+                words += self.text[start:self.at] + name
+                start = self.at = placeholder.end()
             elif letter in _BLANK + "\n;|&<>()":
                 if letter == "(" or (letter == ")" and self.at == start):
                     raise UserError(f"line {line}: {self.text[start:self.at + 1]!r} is not understood; give plain commands")
                 break
             else:
                 self.at += 1
-        return self.text[start:self.at]
+        return words + self.text[start:self.at]
 
     def placeholder(self) -> str:
         """"(the output file)" stands for a value where a value may stand."""
@@ -144,6 +158,7 @@ class _Reader:
             end += 2 if self.text[end] == "\\" and quote != "'" else 1
         if end >= len(self.text):
             raise UserError(f"line {line}: {quote} is not closed; add the other one")
+        self.command.quotes.append(Quote(self.line, self.text[self.at + 1:end], self.text[self.at - 1:self.at].isalnum()))
         self.line += self.text.count("\n", self.at, end)
         self.at = end + 1
 
@@ -173,7 +188,8 @@ class _Reader:
             self.notes.append(f"line {line}: {word} is read as {mended}")
             word = mended
         if not self.command.words and is_flag(word) and self.commands and self.commands[-1].operator == "\n":
-            self.command = self.commands.pop()
+            quotes, self.command = self.command.quotes, self.commands.pop()
+            self.command.quotes += quotes
             self.mended.append(str(line))
         if not self.command.words:
             self.command.line = line

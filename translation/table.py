@@ -11,6 +11,16 @@ from enum import Enum
 
 from translation.conversions import Convert, same
 
+YOURS = {
+    "CACHE": "the folder of teacher outputs", "DUMP": "the file of Wikipedia's dump", "EXTRACTED": "the folder that WikiExtractor wrote",
+    "GLUE": "the folder of all tasks' data", "MODEL": "the model's folder", "PARTS": "how many parts",
+    "RECIPE": "the YAML file of the sweep", "RUNS": "the folder of runs", "SAMPLES": "the folder of samples",
+    "SCORES": "a folder for the scores", "SHARDS": "the folder of text shards", "STUDENT": "a folder for the student's first weights",
+    "TASK": "the task's name", "TEACHER": "the teacher's folder", "TEXT": "the folder of texts",
+    "VOCABULARY_FILE": "the tokenizer's vocab.txt",
+}
+"""Words in the place of what an old command leaves out, and what belongs there."""
+
 
 class Takes(Enum):
     """What stands behind a flag. BOOLEAN: nothing, or true or false in any spelling (absl, HfArgumentParser)."""
@@ -55,11 +65,14 @@ class Flag:
 
 @dataclass(frozen=True)
 class Step:
-    """One of our commands. `words` begin with the script or `-m module`; `launched`: the old launcher stays in front of it."""
+    """One of our commands. `words` begin with the script or `-m module`; `launched`: the old launcher stays in front of it. `needs`:
+    flags of ours that it does not run without, `--flag=WORD` with blanks between; the WORD of `YOURS` stands where nothing gave one.
+    """
 
     name: str
     words: str
     launched: bool = False
+    needs: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Nothing is run, and no file is looked into but a configuration, where it is at hand (`rules.py`, `confs.py`).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from translation.table import Flag, Script, Takes
 
 PROGRAMS = frozenset(name for script in SCRIPTS for name in script.names if not name.endswith(".py") and "." not in name) | {
     name for script in SCRIPTS for name in script.names if name.endswith(".sh")}
+_NAMES = re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?!\w)" for script in SCRIPTS for name in script.names if "." in name))
 _SILENT = ("for", "while", "if", "done", "fi", "export", "cd", "echo", "set", "true", "false", "mkdir")
 
 
@@ -36,26 +38,58 @@ def translate(text: str, memory: dict[str, str] | None = None) -> Result:
     commands, notes = parse_shell(text)
     commands = _with_scripts(commands, notes)
     result, memory, pieces = Result(notes=notes), {} if memory is None else memory, []
-    known = 0
+    known, told = 0, _Told()
     for index, command in enumerate(commands):
         call = take_apart(command.words, PROGRAMS)
+        _refuse_swallowed(command, left=call is None)
+        notes = told.of(command.line)
         if call is None:
             line = " ".join([*command.words, *command.redirects])
             if command.words[0] not in _SILENT:
-                result.notes.append(f"left as it is: {line}")
+                notes.append(f"left as it is: {line}")
             pieces.append(([line], command.operator))
             continue
         known += 1
         before = commands[index - 1].operator if index else "\n"
-        lines = _translate(call, command, memory, result.notes)
+        lines = _translate(call, command, memory, notes)
         pieces.append((_grouped(lines, command, before), command.operator))
     if not known:
         what = f"{commands[0].words[0]!r}" if commands else "nothing"
         raise UserError(f"{what} is no command of the old systems{_nearest_script(commands[0].words[0]) if commands else ''}; "
                         "translate_command.py -- OLD COMMAND, or the commands on standard input")
     result.text = "\n".join(_joined(pieces))
-    result.notes = list(dict.fromkeys(" ".join(note.split()) for note in result.notes))
+    result.notes = [*dict.fromkeys(" ".join(note.split()) for note in result.notes), *told.lines(name_lines=len(commands) > 1)]
     return result
+
+
+class _Told:
+    """What is said of commands, by the line on which each begins."""
+
+    def __init__(self) -> None:
+        self._notes: list[tuple[int, list[str]]] = []
+
+    def of(self, line: int) -> list[str]:
+        """The list that takes what is said of the command there."""
+        self._notes.append((line, []))
+        return self._notes[-1][1]
+
+    def lines(self, *, name_lines: bool) -> list[str]:
+        """Every note once, in order, behind the lines of its commands."""
+        lines_of: dict[str, list[str]] = {}
+        for line, notes in self._notes:
+            for note in dict.fromkeys(" ".join(note.split()) for note in notes):
+                lines_of.setdefault(note, []).append(str(line))
+        return [f"line {', '.join(dict.fromkeys(lines))}: {note}" if name_lines else note for note, lines in lines_of.items()]
+
+
+def _refuse_swallowed(command: Command, *, left: bool) -> None:
+    """UserError where a quote holds what is likelier commands than a value, as from one apostrophe of a page's text to the next."""
+    for quote in command.quotes:
+        script = _NAMES.search(quote.quoted)
+        if ("\n" in quote.quoted and (left or script)) or (quote.behind_letter and script):
+            held = script.group() if script else f"{quote.quoted.count(chr(10)) + 1} lines"
+            raise UserError(f"line {quote.line}: a quote opens here and holds {held}, which would not be translated; give commands without "
+                            "the text around them, whose apostrophes are quotes to a shell")
 
 
 def _with_scripts(commands: list[Command], notes: list[str]) -> list[Command]:
@@ -66,7 +100,8 @@ def _with_scripts(commands: list[Command], notes: list[str]) -> list[Command]:
         if before and before.operator == "\n" and lacks_script(before.words) and take_apart(before.words, PROGRAMS) is None and take_apart(
                 command.words, PROGRAMS) is not None:
             notes.append(f"line {command.line} belongs to the launcher above, whose line lacks a backslash")
-            found[-1] = Command(before.line, before.words + command.words, before.redirects + command.redirects, command.operator)
+            found[-1] = Command(before.line, before.words + command.words, before.redirects + command.redirects, command.operator,
+                                before.quotes + command.quotes)
         else:
             found.append(command)
     return found
@@ -103,7 +138,7 @@ def _translate(call: Call, command: Command, memory: dict[str, str], notes: list
         raise UserError(f"line {command.line}: {call.name} is no script of the old systems{_nearest_script(call.name)}")
     script = min(candidates, key=lambda one: _strangeness(one, call))
     made = Translation(script, call, memory, notes, command.redirects)
-    for flag, words in _arguments(script, call, command.line, notes):
+    for flag, words in _arguments(script, candidates, call, command.line, notes):
         made.give(flag, words)
     made.finish()
     if not script.steps:
@@ -162,8 +197,10 @@ def _nearest_script(name: str) -> str:
     return nearest(last_name(name), [*names, *tails])
 
 
-def _arguments(script: Script, call: Call, line: int, notes: list[str]) -> list[tuple[tuple[str, Flag | None], list[str]]]:
-    """((flag as written, its row), its values) in order; UserError for a flag that is not known and for words without a flag."""
+def _arguments(script: Script, candidates: list[Script], call: Call, line: int,
+               notes: list[str]) -> list[tuple[tuple[str, Flag | None], list[str]]]:
+    """((flag as written, its row), its values) in order; UserError for a flag that is not known, with the nearest one of all `candidates`,
+    and for words without a flag."""
     own = script.own() if script.own else frozenset()
     found: list[tuple[tuple[str, Flag | None], list[str]]] = []
     words, at, positional = call.arguments, 0, False
@@ -184,7 +221,7 @@ def _arguments(script: Script, call: Call, line: int, notes: list[str]) -> list[
             positional = True
             found.append(((script.positional, script.flag(script.positional)), [word]))
         elif row is None and name.lstrip("-") not in own:
-            known = [f"--{one}" for flag in script.flags for one in flag.names] + [f"--{one}" for one in own]
+            known = [f"--{one}" for script in candidates for flag in script.flags for one in flag.names] + [f"--{one}" for one in own]
             raise UserError(f"line {line}: unknown flag {name} of {call.name}{nearest(name, known)}")
         else:
             values = [edit(word, lambda one: one.partition("=")[2])] if equals else []

@@ -1,6 +1,7 @@
 """How large and how long an extraction will be, from a few batches that are computed, packed and thrown away.
 
-Batches are drawn evenly from one shard, so that their lengths are its lengths; what corpora differ in from shard to shard is not seen.
+Batches are drawn evenly from one shard, so that their lengths are its lengths; what corpora differ in from shard to shard is not seen, nor
+what else will run on the machine.
 """
 
 import shutil
@@ -62,13 +63,19 @@ def measure(extractor: Extractor, info: ShardInfo, batches: int = BATCHES) -> Es
     return Estimate(size / count, seconds / count)
 
 
+def size_text(size: float) -> str:
+    """196_400 bytes -> 196 KB; in powers of 1000."""
+    power = next((power for power in (4, 3, 2, 1) if size >= 0.9995 * 1000**power), 0)
+    return f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"
+
+
 def check_space(plan: ExtractionPlan, estimate: Estimate) -> None:
     """UserError where the files that are missing, of all ranks, will not fit on the disk."""
     pending = sum(info.rows for info in plan.shards if not plan.is_done(info))
     needed, (place, free) = pending * estimate.bytes_per_sample * SAFETY, _free(plan)
     if free < needed:
-        raise UserError(f"--output_dir: {free / 1e9:.3g} GB free at {place}, the outputs of {pending} samples need about "
-                        f"{needed / 1e9:.3g} GB; free some, choose another disk, or give a smaller --truncation_factor or fewer "
+        raise UserError(f"--output_dir: {size_text(free)} free at {place}, the outputs of {pending} samples need about "
+                        f"{size_text(needed)}; free some, choose another disk, or give a smaller --truncation_factor or fewer "
                         "--hidden_layers")
 
 
@@ -78,8 +85,8 @@ def describe(plan: ExtractionPlan, estimate: Estimate) -> str:
     samples, world = sum(info.rows for info in waiting), plan.launch.world_size
     share = max((sum(info.rows for info in waiting if info in plan.shards[rank::world]) for rank in range(world)), default=0)
     size, (place, free) = samples * estimate.bytes_per_sample, _free(plan)
-    return (f"{len(waiting)} of {len(plan.shards)} files to write, {samples} samples: about {size / 1e9:.3g} GB ("
-            f"{estimate.bytes_per_sample:.0f} bytes a sample; {free / 1e9:.3g} GB free at {place}), about "
+    return (f"{len(waiting)} of {len(plan.shards)} files to write, {samples} samples: about {size_text(size)} ("
+            f"{estimate.bytes_per_sample:.0f} bytes a sample; {size_text(free)} free at {place}), if the machine is free about "
             f"{clock_text(share * estimate.seconds_per_sample / 3600)} on {world} rank(s) at {1 / estimate.seconds_per_sample:.0f} "
             "samples/s each")
 

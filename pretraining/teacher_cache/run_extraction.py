@@ -7,6 +7,8 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from dataset.errors import UserError, is_printing_rank, working_alone
+from dataset.shard_format import ShardInfo
+from pretraining.console import clock_text
 from pretraining.engine import select_device
 from pretraining.memory import keep_freed_memory
 from pretraining.models.loading import quiet_transformers
@@ -42,19 +44,30 @@ def run(plan: ExtractionPlan) -> None:
     if estimate is not None:
         check_space(plan, estimate)
     with working_alone():
-        _extract(plan, extractor, len(waiting))
+        _extract(plan, extractor, waiting)
 
 
-def _extract(plan: ExtractionPlan, extractor: Extractor, waiting: int) -> None:
-    """Write the files of this rank; rank 0 tells what became of its share."""
+def _extract(plan: ExtractionPlan, extractor: Extractor, waiting: list[ShardInfo]) -> None:
+    """Write the files of this rank, of which `waiting` are missing. Every rank tells what became of its share, and where no terminal has a
+    bar, of each file; ended by a signal, how to go on."""
     own, rank, world = plan.own_shards, plan.launch.rank, plan.launch.world_size
-    share = "" if world == 1 else f" (rank 0 of {world})"
-    started, written, samples = time.monotonic(), 0, 0
-    with tqdm(total=sum(info.rows for info in own), desc=f"samples{share}", unit="samples", disable=None if rank == 0 else True) as bar:
-        for info in own:
-            size = extract_shard(extractor, info, bar)
-            written, samples = written + size, samples + info.rows * (size > 0)
-    if rank == 0:
-        rate = samples / max(time.monotonic() - started, 1e-9)
-        told = f", {rate:.0f} samples/s, {written / samples:.0f} bytes a sample" if samples else ""
-        print(f"{plan.output_dir}{share}: {waiting} files written of {samples} samples{told}; {len(own) - waiting} kept", file=sys.stderr)
+    place = f"{plan.output_dir}{'' if world == 1 else f' (rank {rank} of {world})'}"
+    has_bar, missing = sys.stderr.isatty(), sum(info.rows for info in waiting)
+    started, written, samples, kept = time.monotonic(), 0, 0, len(own) - len(waiting)
+    try:
+        with tqdm(total=sum(info.rows for info in own), desc="samples", unit="samples", disable=not has_bar or rank > 0) as bar:
+            for info in own:
+                size = extract_shard(extractor, info, bar)
+                if not size:
+                    continue
+                written, samples, kept = written + size, samples + info.rows, kept + 1
+                if not has_bar:
+                    hours = (time.monotonic() - started) / 3600 / samples * (missing - samples)
+                    print(f"{place}: {kept} of {len(own)} files, {clock_text(hours)} left", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        again = "the same command without --overwrite goes on" if plan.overwrite else "the same command goes on"
+        print(f"{place}: {again}; {kept} of {len(own)} files kept", file=sys.stderr, flush=True)
+        raise
+    rate = samples / max(time.monotonic() - started, 1e-9)
+    told = f", {rate:.0f} samples/s, {written / samples:.0f} bytes a sample" if samples else ""
+    print(f"{place}: {len(waiting)} files written of {samples} samples{told}; {len(own) - len(waiting)} kept", file=sys.stderr, flush=True)

@@ -94,7 +94,8 @@ def _read_config(file: Path) -> dict[str, str] | None:
 
 
 def one_loss(call: Translation) -> None:
-    """A causal student has --alpha_clm and no masked tokens (`--alpha_mlm 0 --alpha_clm 2`), any other one --alpha_mlm."""
+    """A causal student has --alpha_clm and no masked tokens (`--alpha_mlm 0 --alpha_clm 2`), any other one --alpha_mlm and `--alpha_clm
+    0`."""
     if (call.word("student_type") or "") == "gpt2":
         call.drop("--token_counts", "--mlm_smoothing")
         if number(call.word("alpha_mlm") or "") != 0:
@@ -104,6 +105,10 @@ def one_loss(call: Translation) -> None:
         if number(call.word("alpha_clm") or "") == 0:
             call.set("--alpha_clm", "2")
             call.note("--alpha_clm 2: put in the weight of the text; without it and --alpha_mlm the student would not learn from it")
+    elif number(call.word("alpha_clm") or "") != 0:
+        said = f"--alpha_clm {call.word('alpha_clm')}" if "alpha_clm" in call.given else "the old default of --alpha_clm, 0.5"
+        call.set("--alpha_clm", "0")
+        call.note(f"--alpha_clm 0: {said}, is for causal students, and the old script refused it beside masked tokens")
     if not call.on("mlm") and call.word("student_type") != "gpt2":
         call.note("without --mlm the old script trained a causal model, which only gpt2 is; --alpha_mlm above 0 is what learns masked "
                   "tokens here")
@@ -116,6 +121,12 @@ def passes_are_hours(call: Translation) -> None:
     call.note(f"--total_training_time HOURS: put in the hours that you have; the old script made {call.word('n_epoch')} passes over the "
               f"text, and "
               "--num_epochs, which counts shards, can end the run sooner")
+
+
+def even_masks(call: Translation) -> None:
+    """Without `--token_counts` all tokens are masked with one probability."""
+    if "token_counts" not in call.given and call.word("student_type") != "gpt2":
+        call.note("without --token_counts all tokens are masked with one probability; dataset/count_tokens.py writes the counts")
 
 
 def logits_everywhere(call: Translation) -> None:
@@ -188,7 +199,8 @@ _PATHS = (
     Flag("force", (To("--overwrite"),), takes=Takes.SWITCH, note="--overwrite moves an old run aside; the old script deleted its folder"),
 )
 _TRAIN = "run_pretraining.py --distillation --method distilbert --adam_beta2 0.98"
-_RULES = (accumulated_batch, passes_are_hours, logits_everywhere, run_folder("dump_path"))
+_NEEDS = "--teacher_path=TEACHER --dataset_path=SAMPLES --output_dir=RUNS"
+_RULES = (accumulated_batch, passes_are_hours, even_masks, logits_everywhere, run_folder("dump_path"))
 _RUN = "--data_file data/corpus.bert-base-uncased.pickle --token_counts data/counts.bert-base-uncased.pickle --dump_path runs/first --force"
 
 BINARIZE_OLD = Script(
@@ -211,7 +223,8 @@ COUNTS = Script(
     example="python scripts/token_counts.py --data_file data/corpus.bert-base-uncased.pickle --token_counts_dump "
             "data/counts.bert-base-uncased.pickle",
     title="token counts")
-_EXTRACT_STEP = (Step("student", "-m pretraining.extract_student --student_layers 0,2,4,7,9,11 --num_hidden_layers 6"),)
+_EXTRACT_STEP = (Step("student", "-m pretraining.extract_student --student_layers 0,2,4,7,9,11 --num_hidden_layers 6",
+                      needs="--output_dir=STUDENT"),)
 _EXTRACT_FLAGS = (
     Flag("dump_checkpoint", (To("--output_dir", without_ending),)),
     Flag("vocab_transform", takes=Takes.SWITCH, no_effect="the language-model head is always taken along"),
@@ -227,7 +240,7 @@ EXTRACT_NEW = Script(
     example="python scripts/extract.py --model_type roberta --model_name roberta-base --dump_checkpoint data/student.pth",
     title="first weights, newer scripts", rules=(layers_of_teacher, hub_name("model_name")))
 TRAIN_OLD = Script(
-    ("train.py",), (Step("train", f"{_TRAIN} --model_type distilbert-mlm", launched=True),),
+    ("train.py",), (Step("train", f"{_TRAIN} --model_type distilbert-mlm", launched=True, needs=_NEEDS),),
     (*_PATHS, *_STUDENT,
      Flag("sinusoidal_pos_embds", takes=Takes.SWITCH, page="`--sinusoidal_pos_embds` without it: giving the flag switched them off"),
      Flag("tie_weights_", takes=Takes.SWITCH, unsupported="decoder and embeddings are always tied (giving the flag untied them)"),
@@ -240,7 +253,7 @@ TRAIN_OLD = Script(
     example=f"python train.py --bert_model bert-base-uncased {_RUN}", title="train", required=("dump_path", "data_file", "token_counts"),
     rules=(*_RULES, lambda call: call.set("--alpha_cos", "0"), student_start, hub_name("bert_model")))
 TRAIN_NEW = Script(
-    ("train.py",), (Step("train", _TRAIN, launched=True),),
+    ("train.py",), (Step("train", _TRAIN, launched=True, needs=_NEEDS),),
     (*_PATHS, Flag("student_type", page="`--model_type`: distilbert-mlm, roberta-mlm, gpt2-clm"),
      Flag("student_config", page="the shape: `--num_hidden_layers`, `--hidden_size`, `--num_attention_heads`, `--intermediate_size`; with "
                                  "`--student_initialize` none, since the folder tells it"),
@@ -256,7 +269,8 @@ TRAIN_NEW = Script(
     title="train, newer script", required=("dump_path", "data_file", "student_type", "student_config", "teacher_type", "teacher_name"),
     rules=(*_RULES, kind_of_student, one_loss, hub_name("teacher_name")))
 SQUAD = Script(
-    ("run_squad_w_distillation.py", "run_squad.py"), (Step("score", "run_glue.py"),),
+    ("run_squad_w_distillation.py", "run_squad.py"),
+    (Step("score", "run_glue.py", needs="--model_name_or_path=MODEL --output_dir=SCORES"),),
     (Flag("model_name_or_path", (To("--model_name_or_path"),)), Flag("teacher_name_or_path", (To("--teacher_path"),)),
      *without_effect("model_type teacher_type config_name tokenizer_name", "the model's folder tells it"),
      Flag("alpha_ce", default="0.5", page="`--alpha`: alpha_ce / (alpha_ce + alpha_squad)"), Flag("alpha_squad", default="0.5",

@@ -66,7 +66,7 @@ def _extraction(*, truncated: bool) -> Script:
     )
     name = "extract_teacher_labels_truncated.py" if truncated else "extract_teacher_labels.py"
     return Script(
-        (name,), (Step("cache", "extract_teacher_outputs.py", launched=True),), flags,
+        (name,), (Step("cache", "extract_teacher_outputs.py", launched=True, needs="--dataset_path=SAMPLES --output_dir=CACHE"),), flags,
         example=f"python {name} --bert_config_file uncased_L-12_H-768_A-12/bert_config.json --input_file data/records/wiki_3.tfrecord "
                 f"--output_file data/labels/wiki_3.tfrecord{' --truncation_factor 10' * truncated} "
                 "--init_checkpoint uncased_L-12_H-768_A-12/bert_model.ckpt",
@@ -107,7 +107,8 @@ def _training(place: str, *, truncated: bool, also: tuple[str, ...] = (), notes:
     )
     launcher = "mpirun -np 8 -H localhost:8 -bind-to none -map-by slot -x PATH " if distributed else ""
     return Script(
-        (name, *also), (Step("train", f"{fixed}{' --truncated_target unnormalised' * truncated}", launched=True),), flags,
+        (name, *also), (Step("train", f"{fixed}{' --truncated_target unnormalised' * truncated}", launched=True,
+                              needs="--teacher_cache=CACHE --dataset_path=SAMPLES --output_dir=RUNS"),), flags,
         example=f"{launcher}python {name} --bert_config_file uncased_L-12_H-768_A-12/bert_config.json --input_file "
                 f"data/labels/wiki_3.tfrecord --output_dir runs/student{' --truncation_factor 10' * truncated} --do_train True --do_eval "
                 f"true",
@@ -136,7 +137,8 @@ def on_hosts(call: Translation) -> None:
 
 OFFLINE = System("offline", "The offline pipeline: teacher outputs on disk", (
     Script(
-        ("WikiExtractor.py", "wikiextractor.WikiExtractor", "wikiextractor"), (Step("extract", "-m wikiextractor.WikiExtractor"),),
+        ("WikiExtractor.py", "wikiextractor.WikiExtractor", "wikiextractor"),
+        (Step("extract", "-m wikiextractor.WikiExtractor", needs="DUMP=DUMP"),),
         (Flag("DUMP", (To("DUMP"),), page="the dump, as it is"),
          Flag("output o", (To("--output"),)), Flag("json", (To("--json"),), takes=Takes.SWITCH),
          *renamed("bytes processes templates namespaces"), *(Flag(name, (To(f"--{name}"),), takes=Takes.SWITCH)
@@ -147,19 +149,22 @@ OFFLINE = System("offline", "The offline pipeline: teacher outputs on disk", (
                "--type wiki "
                "--file DUMP runs it, and finds that, in the place of this and the next step",)),
     Script(
-        ("extract_jsons.py",), (Step("articles", "dataset/process_data.py --type wikiextractor"),),
+        ("extract_jsons.py",),
+        (Step("articles", "dataset/process_data.py --type wikiextractor", needs="--file=EXTRACTED --output_dir=TEXT"),),
         (Flag("folder", (To("--file"),)), Flag("write_file", (To("--output_dir", without_ending),))),
         example="python extract_jsons.py --folder data/extracted --write_file data/wikipedia.txt", title="text of the JSON",
         required=("folder", "write_file"), notes=("sentences are split by the next step, shard_data.py",)),
     Script(
-        ("split_text.py",), (Step("shards", "dataset/shard_data.py"),),
+        ("split_text.py",),
+        (Step("shards", "dataset/shard_data.py", needs="--dir=TEXT --output_dir=SHARDS --num_train_shards=PARTS"),),
         (Flag("read_file", (To("--dir", without_ending),)), Flag("folder", (To("--output_dir"),)),
          Flag("split_number", (To("--num_train_shards"),), page="`--num_train_shards`, and a ninth of it as `--num_test_shards`"),
          Flag("name_base", no_effect="shards are called training{i}.txt and test{i}.txt, so that held-out text stays held out")),
         example="python split_text.py --read_file data/wikipedia.txt --split_number 20 --folder data/split --name_base wiki",
         title="split", required=("read_file", "split_number", "folder", "name_base"), rules=(split_shards,)),
     Script(
-        ("multifile_create_pretraining_data.py",), (Step("samples", "dataset/generate_samples.py --nsp"),),
+        ("multifile_create_pretraining_data.py",),
+        (Step("samples", "dataset/generate_samples.py --nsp", needs="--dir=SHARDS --output_dir=SAMPLES --vocab_file=VOCABULARY_FILE"),),
         (Flag("input_dir", (To("--dir", samples_of_text),)), *renamed("output_dir vocab_file"),
          Flag("output_base_name", no_effect="shards are called train_shard_{i}.hdf5 and test_shard_{i}.hdf5"),
          Flag("do_lower_case", (To("--do_lower_case", digit),), takes=Takes.BOOLEAN, default="True"),
@@ -187,7 +192,8 @@ OFFLINE = System("offline", "The offline pipeline: teacher outputs on disk", (
         (Flag("NUM_GPUS", (To("NUM_GPUS"),), page="`--train_batch_size`: 128 times it"),), example="bash multinode_train.sh 16",
         title="several machines", positional="NUM_GPUS", rules=(on_hosts,)),
     Script(
-        ("run_classifier_distributed.py", "run_classifier.py"), (Step("score", "run_glue.py"),),
+        ("run_classifier_distributed.py", "run_classifier.py"),
+        (Step("score", "run_glue.py", needs="--glue_dir=GLUE --task_name=TASK --model_name_or_path=MODEL --output_dir=SCORES"),),
         (Flag("data_dir", (To("--glue_dir"),), page="`--glue_dir`: its parent, where it is the folder of one task"),
          *renamed("task_name"), Flag("output_dir", (To("--output_dir"),)),
          Flag("init_checkpoint", (To("--model_name_or_path", folder_of),)),

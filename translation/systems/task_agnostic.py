@@ -1,12 +1,14 @@
 """Task-agnostic distillation (file 004) on academic-budget-bert: whose flags are ours, so its commands stay as they are."""
 
+import re
+
 from pretraining.args.parser import INFO
 from translation.calls import Translation
 from translation.conversions import digit, folder_of
 from translation.own import GENERATE_SAMPLES, MERGE_SHARDS, PROCESS_DATA, SHARD_DATA, scorer_flags, trainer_flags
 from translation.shell import value
 from translation.systems.glue import glue_tasks
-from translation.table import Flag, Script, Step, System, Takes, To, renamed, without_effect
+from translation.table import YOURS, Flag, Script, Step, System, Takes, To, renamed, without_effect
 
 FLAGS_1_4_2 = """
 deepspeed deepspeed_transformer_kernel stochastic_mode attention_dropout_checkpoint normalize_invertible gelu_checkpoint gradient_clipping
@@ -46,6 +48,10 @@ def whole_command(call: Translation) -> None:
         call.note("without --student_initialize the student begins at random; if the command was copied line by line, its last six flags "
                   "may be "
                   "lost (the line of --method has no backslash): give them all on standard input")
+    name = call.word("tokenizer_name")
+    if name and "teacher_path" in call.given and re.fullmatch(r"[\w.-]+", name):
+        call.note(f"--tokenizer_name {name}: a name that is no folder is asked of the hub, for a minute where that cannot be reached; "
+                  "--teacher_path has the tokenizer, so leave the flag out")
     hours, early = call.word("total_training_time"), call.word("early_exit_time_marker")
     if hours and not early:
         call.note("the old default of --early_exit_time_marker cut runs at 24 hours; here it is the whole budget")
@@ -97,10 +103,16 @@ _WORKER = (
 )
 
 
+_WORKER_NEEDS = "--dir=SHARDS --output_dir=SAMPLES"
+
+
 def two_texts(call: Translation) -> None:
     """Without `--no_nsp` a sample has two texts, and whole folders are made."""
     if "no_nsp" not in call.given and call.call.name != "create_pretraining_data_roberta.py":
         call.set("--nsp")
+    if not {"--model_name", "--vocab_file"} & set(call.last.flags):
+        call.set("--vocab_file", "VOCABULARY_FILE")
+        call.note(f"--vocab_file VOCABULARY_FILE: put in {YOURS['VOCABULARY_FILE']}, or --model_name FOLDER")
     call.note("the whole folder of text shards is made, called training{i}.txt and test{i}.txt")
 
 
@@ -118,11 +130,11 @@ TASK_AGNOSTIC = System("task_agnostic", "Task-agnostic distillation and academic
                   "n_processes"),
           "python generate_samples.py --dir data/shards -o data/samples --model_name bert-base-uncased --dup_factor 1 --max_seq_length 128",
           "samples", predictions),
-    Script(("create_pretraining_data.py",), (Step("samples", "dataset/generate_samples.py"),),
+    Script(("create_pretraining_data.py",), (Step("samples", "dataset/generate_samples.py", needs=_WORKER_NEEDS),),
            (*_WORKER, *renamed("vocab_file"), Flag("do_lower_case", (To("--do_lower_case", digit),), takes=Takes.BOOLEAN)),
            example="python data/create_pretraining_data.py --vocab_file vocab.txt --input_file data/shards/training3.txt --output_file "
                    "data/samples/train_shard_3.hdf5 --no_nsp", title="its worker", rules=(two_texts,)),
-    Script(("create_pretraining_data_roberta.py",), (Step("samples", "dataset/generate_samples.py"),),
+    Script(("create_pretraining_data_roberta.py",), (Step("samples", "dataset/generate_samples.py", needs=_WORKER_NEEDS),),
            (*_WORKER, *without_effect("do_lower_case", "the tokenizer says it", Takes.BOOLEAN)),
            example="python data/create_pretraining_data_roberta.py --bert_model roberta-large --input_file data/shards/training3.txt "
                    "--output_file "
@@ -133,7 +145,7 @@ TASK_AGNOSTIC = System("task_agnostic", "Task-agnostic distillation and academic
                    "--student_initialize --num_hidden_layers 6 --layer_selection 11 --dataset_path data/samples --output_dir runs "
                    "--train_batch_size 1024 --train_micro_batch_size_per_gpu 256 --fp16 --fused_linear_layer false",
            title="train", own=trainer_flags, same=True, rules=(whole_command,)),
-    Script(("generate_training_commands.py",), (Step("sweep", "-m evaluation.sweep"),),
+    Script(("generate_training_commands.py",), (Step("sweep", "-m evaluation.sweep", needs="RECIPE=RECIPE"),),
            (Flag("param_file", (To("RECIPE"),), page="the recipe"), Flag("job_name", page="`name:` in the recipe"),
             Flag("init_cmd", page="`launcher:` in the recipe"), Flag("search_type", unsupported="a grid is", fine=("grid",))),
            example="python generate_training_commands.py --param_file params.yaml --job_name sweep --init_cmd deepspeed --search_type grid",
