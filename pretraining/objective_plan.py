@@ -57,7 +57,8 @@ def _check_kind(resolved: Resolved, part: Part, architecture: Architecture) -> N
                         "and whose text is not masked; clm, hidden_mse and minilm_v2 work")
     if wanted == "only" and not architecture.causal:
         cure = "; --alpha_clm 0 leaves it out" if "distilbert" in resolved.args.distillation.method else ""
-        raise UserError(f"--method {part.name}: the student ({architecture.family}) sees both sides of a token, and is trained by mlm{cure}")
+        raise UserError(f"--method {part.name}: the student ({architecture.family}) sees both sides of a token, and is trained by "
+                        f"mlm{cure}")
     if part.name == "nsp" and architecture.next_sentence is None:
         raise UserError("--method nsp: the student has no next-sentence head; --model_type bert-mlm-nsp has one")
 
