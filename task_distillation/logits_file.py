@@ -4,17 +4,23 @@ Columns: `row` (int64, from 0, in order), `text_hash` (`transfer_set.text_hash` 
 the order of the task's classes; a regression has `logits_0` alone). The row's number shows a row that is missing or out of order, the hash
 a text that was edited or belongs elsewhere; both files are read in chunks, so that neither has to fit into memory. A TSV's numbers have 9
 significant digits, which read back as the same fp32.
+
+Damage is noticed before a number is used: where `label`'s record lies beside the file (FILE.json) by the hash in it, elsewhere by the
+checksums of Parquet's pages and by the line end that closes a TSV. A digit that changed in a TSV without its record shows nowhere.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from dataset.errors import UserError, one_line
 from dataset.files import reason, whole_file
@@ -57,7 +63,7 @@ def logits_writer(path: Path, task: Task) -> Iterator["LogitsWriter"]:
                 with partial.open("w", encoding="utf-8", newline="\n") as stream:
                     yield _TsvWriter(stream, task)
             else:
-                with pq.ParquetWriter(partial, _schema(task), compression="zstd") as inner:
+                with pq.ParquetWriter(partial, _schema(task), compression="zstd", write_page_checksum=True) as inner:
                     yield _ParquetWriter(inner)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)}); choose another place") from None
@@ -101,13 +107,42 @@ def read_logits(path: Path, task: Task) -> Iterator[LogitsChunk]:
     """Every row of the file in its order, in chunks.
 
     UserError with file and row for a file that cannot be read, lacks a column or has other outputs than the task, for row numbers that are
-    not 0, 1, 2, ... and for a value that is missing or not a finite number.
+    not 0, 1, 2, ..., for a value that is missing or not a finite number and for a file that is not the one its record tells of.
     """
     check_logits_name(path)
     try:
+        _check_unchanged(path)
         yield from _read_tsv(path, task) if path.suffix.lower() == TSV else _read_parquet(path, task)
     except OSError as error:
         raise UserError(f"{path}: {reason(error)}; a file of logits that can be read would work") from None
+
+
+def record_path(path: Path) -> Path:
+    """Where `label` says what it made the logits in `path` from."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of `label`'s; UserError in one line for anything else."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: {reason(error)}; a file that can be read would work") from None
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{path}: not what `label` writes; remove it, or give another file of logits") from None
+
+
+def file_hash(path: Path) -> str:
+    """xxh3 (128 bits) of a file's bytes, as a record keeps it; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def _check_unchanged(path: Path) -> None:
+    record = record_path(path)
+    if record.is_file() and file_hash(path) != read_record(record).get("xxh3"):
+        raise UserError(f"{path}: damaged or edited since {record.name} beside it was written; copy both again, or label the transfer set "
+                        f"again")
 
 
 def join(rows: Iterable[TransferRow], path: Path, task: Task) -> Iterator[TransferRow]:
@@ -163,7 +198,7 @@ def _checked(path: Path, first: int, rows: np.ndarray, hashes: list[str], values
 
 def _read_parquet(path: Path, task: Task) -> Iterator[LogitsChunk]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(path, file.schema_arrow.names, task)
             first = 0
             for batch in file.iter_batches(CHUNK_ROWS, columns=[ROW, HASH, *logits_columns(task)]):
@@ -180,7 +215,7 @@ def _read_parquet(path: Path, task: Task) -> Iterator[LogitsChunk]:
 
 def _read_tsv(path: Path, task: Task) -> Iterator[LogitsChunk]:
     names = [ROW, HASH, *logits_columns(task)]
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
         columns = stream.readline().rstrip("\r\n").split("\t")
         _check_columns(path, columns, task)
         order = [columns.index(name) for name in names]
@@ -198,11 +233,16 @@ def _tsv_chunk(path: Path, first: int, lines: list[str], width: int, order: list
     rows, hashes = np.zeros(len(lines), np.int64), []
     values = np.zeros((len(lines), len(order) - 2), np.float64)
     for at, line in enumerate(lines):
+        if not line.endswith("\n"):
+            raise UserError(f"{_at(path, first + at)}: no line end, so its end may be lost; label the transfer set again, or end the line "
+                            f"if it is whole")
         cells = line.rstrip("\r\n").split("\t")
         if len(cells) != width:
             raise UserError(f"{_at(path, first + at)}: found {len(cells)} columns, expected {width}")
         number, text, *numbers = (cells[place] for place in order)
         try:
+            if any("_" in word for word in (number, *numbers)):  # which Python reads as nothing
+                raise ValueError
             rows[at], values[at] = int(number), [float(word) for word in numbers]
         except (ValueError, OverflowError):
             raise UserError(f"{_at(path, first + at)}: {line.strip()[:SHOWN]!r} holds what is no number") from None

@@ -1,9 +1,10 @@
 """The transfer set: the texts that a teacher labels and a student learns from, one row each, in a TSV that every step reads and writes.
 
-A header line, then one row a line: `sentence`, or `sentence1` and `sentence2`; optionally `label`, a class name or a number, empty where
-a row has none; optionally `logits_0`, `logits_1`, ... of a teacher, in the order of the task's classes (a regression has `logits_0`). A
-task's own column names (`question1`, `#1 String`) are read as well, and so are d-bert's joined files, whose labels are class numbers. A
-text never holds a tab or a line end, so no row needs quotes and a quote means nothing.
+A header line, then one row a line: `sentence`, or `sentence1` and `sentence2`; optionally `label`, a class name or a number, empty where a
+row has none; optionally `logits_0`, `logits_1`, ... of a teacher, in the order of the task's classes (a regression has `logits_0`). A
+task's own column names (`question1`, `#1 String`) are read as well, and so are d-bert's joined files, whose labels are class numbers; but
+not MNLI's numbers, which programs give to its classes in different orders. A text never holds a tab or a line end, so no row needs quotes
+and a quote means nothing.
 
 What a row says is known by `text_hash`: logits that are kept apart carry the row's number and that hash, so that a join cannot slip.
 """
@@ -28,6 +29,10 @@ LABEL, LOGITS = "label", "logits_"
 MASK_WORD = "[MASK]"
 """What stands in a text for a word that is hidden, whatever the teacher's tokenizer calls it."""
 SHOWN = 120
+NUMBERED_IN_MANY_WAYS = ("MNLI", "AX")
+"""Tasks whose class 0 is entailment in the hub's copy of GLUE and contradiction in BERT's run_classifier.py."""
+FP32_INFINITE = 2.0**128 - 2.0**103
+"""From here on the nearest number of fp32 is infinite."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def read_transfer_set(path: Path, task: Task) -> Iterator[TransferRow]:
     """Every row of the file, streaming.
 
     UserError with file and line for a file that cannot be read, lacks a text column or rows, and for a row with a wrong number of
-    columns, an empty text, a label that the task has not, or logits that are not finite numbers.
+    columns, an empty text, a label that the task has not, or a score or logits that are not finite numbers in fp32.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -157,7 +162,7 @@ def _rows(path: Path, task: Task, lines: Iterator[tuple[int, str]]) -> Iterator[
 def _class_numbers(task: Task, words: Sequence[str]) -> dict[str, int]:
     """The class that each word means: a class's name first, then what the task's own files write, then its number if no name is one."""
     names = {**{word: number for number, word in enumerate(words)}, **{name: number for number, name in enumerate(task.label_names)}}
-    if any(name.isdecimal() for name in names):
+    if task.name in NUMBERED_IN_MANY_WAYS or any(name.isdecimal() for name in names):
         return names
     return names | {str(number): number for number in range(len(task.label_names))}
 
@@ -205,6 +210,9 @@ class _Layout:
         if self.task.kind != "classification":
             return self._number(number, word, self.columns[self.label])
         if word not in self.classes:
+            if self.task.name in NUMBERED_IN_MANY_WAYS and word.isdecimal():
+                raise self._error(number, f"label {word[:SHOWN]!r}: programs number the classes of {self.task.name} in different orders; "
+                                          f"their names ({', '.join(self.task.label_names)}) would work")
             raise self._error(number, f"label {word[:SHOWN]!r} is none of {self.task.name}'s ({', '.join(self.classes)[:SHOWN]})")
         return self.classes[word]
 
@@ -216,8 +224,8 @@ class _Layout:
             value = float(word)
         except ValueError:
             value = math.nan
-        if "_" in word or not math.isfinite(value):
-            raise self._error(number, f"{word[:SHOWN]!r} under {column!r} is not a finite number")
+        if "_" in word or not abs(value) < FP32_INFINITE:
+            raise self._error(number, f"{word[:SHOWN]!r} under {column!r} is not a finite number in fp32")
         return value
 
     def _error(self, number: int, found: str) -> UserError:

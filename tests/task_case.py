@@ -28,9 +28,9 @@ def make_task(place: Path, name: str = "sst2") -> TaskData:
     return data
 
 
-def label(place: Path, task: Task, name: str = "logits.parquet") -> np.ndarray:
-    """Logits (N, C) for texts.tsv, in a file of their own."""
-    rows = list(read_transfer_set(place / "texts.tsv", task))
+def label(place: Path, task: Task, name: str = "logits.parquet", texts: str = "texts.tsv") -> np.ndarray:
+    """Logits (N, C) for `texts`, in a file of their own."""
+    rows = list(read_transfer_set(place / texts, task))
     good = np.array([any(word in ("good", "fine") for text in row.texts for word in text.split()) for row in rows], np.float32)
     noise = np.random.default_rng(5).normal(size=(len(rows), task.outputs)).astype(np.float32)
     values = np.stack([2 - 4 * good, 4 * good - 2], axis=1)[:, : task.outputs] + noise / 4

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -109,7 +110,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("moment", ["after_an_epoch", "before_its_state"])
+@pytest.mark.parametrize("moment", ["after_an_epoch", pytest.param("before_its_state", marks=pytest.mark.slow)])
 def test_a_fine_tuning_that_was_killed_ends_with_the_same_weights(moment, whole, inputs, tmp_path, monkeypatch):
     store = fine_tuning.FineTuning._store
     trained = []
@@ -166,6 +167,15 @@ def test_a_sampling_that_was_killed_gives_the_same_bytes(inputs, tmp_path, monke
     assert drawn == [1]
     assert (folders[1] / "transfer_set.tsv").read_bytes() == (folders[0] / "transfer_set.tsv").read_bytes()
     assert record(folders[1])["counts"] == record(folders[0])["counts"]
+
+
+def test_a_transfer_set_that_was_edited_is_not_taken_for_what_was_drawn(whole, inputs, tmp_path):
+    output = shutil.copytree(whole, tmp_path / "out")
+    drawn = (output / "transfer_set.tsv").read_text()
+    (output / "transfer_set.tsv").write_text(drawn.replace("film", "plot", 1))
+    with pytest.raises(UserError, match=r"transfer_set.tsv: damaged or edited since generation.json beside it was written; move it"):
+        generate(inputs, output, "--split_encode")
+    assert (output / "transfer_set.tsv").read_text() == drawn.replace("film", "plot", 1)
 
 
 @pytest.mark.parametrize("executor", [

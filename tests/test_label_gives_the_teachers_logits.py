@@ -94,7 +94,7 @@ def asked(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("name", ["logits.parquet", "logits.tsv"])
+@pytest.mark.parametrize("name", ["logits.parquet", pytest.param("logits.tsv", marks=pytest.mark.slow)])
 def test_interrupted_anywhere_and_continued_gives_the_same_bytes(name, place, tmp_path, monkeypatch, asked, capsys):
     label.main(label_flags(place, output=tmp_path / name))
     whole = (tmp_path / name).read_bytes()

@@ -1,5 +1,7 @@
 """Logits in a file of their own: both formats hold the same numbers, and no join with another set of texts goes unseen."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -115,6 +117,7 @@ BROKEN = {
     "not a number": (lambda lines: lines.__setitem__(4, lines[4].rpartition("\t")[0] + "\tx"), "row 3 (line 5)"),
     "not finite": (lambda lines: lines.__setitem__(4, lines[4].rpartition("\t")[0] + "\tnan"), "row 3 (line 5): logits that are not all"),
     "beyond fp32": (lambda lines: lines.__setitem__(4, lines[4].rpartition("\t")[0] + "\t1e39"), "row 3 (line 5): logits that are not all"),
+    "an underscore": (lambda lines: lines.__setitem__(4, lines[4].rpartition("\t")[0] + "\t1_0"), "row 3 (line 5): '3\\t"),
     "ragged": (lambda lines: lines.__setitem__(4, lines[4] + "\t1"), "row 3 (line 5): found 5 columns, expected 4"),
     "no hash": (lambda lines: lines.__setitem__(0, lines[0].replace("text_hash", "hash")), "no 'text_hash'"),
     "of three classes": (lambda lines: lines.__setitem__(0, lines[0] + "\tlogits_2"), "SST-2 has 2 outputs"),
@@ -131,6 +134,49 @@ def test_broken_tsv_is_named_by_line(fault, tmp_path):
     with pytest.raises(UserError) as error:
         list(read_logits(path, SST2))
     assert str(error.value).startswith(str(path)) and told in str(error.value)
+
+
+def test_a_tsv_with_a_byte_order_mark_is_read_and_one_that_lost_its_end_is_not(tmp_path):
+    path = write(tmp_path / "logits.tsv", SST2, TEXTS, values_of(7, 2))
+    whole = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert read(path, SST2)[1].tobytes() == values_of(7, 2).tobytes()
+    for lost in (1, 2, 3):  # digits, so what is left are numbers
+        path.write_bytes(whole[:-lost])
+        with pytest.raises(UserError, match=r"logits.tsv, row 6 \(line 8\): no line end"):
+            list(read_logits(path, SST2))
+
+
+def test_a_bit_that_flips_in_parquet_changes_no_number_unseen(tmp_path):
+    path = write(tmp_path / "logits.parquet", SST2, [(f"text {number}",) for number in range(400)], values_of(400, 2), cut=200)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    hashes, values = read(path, SST2)
+    seen = 0
+    for at in random.integers(4, len(whole) - 1200, 80):  # what is before the footer
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << random.integers(8)]) + whole[at + 1 :])
+        try:
+            found = read(path, SST2)
+        except UserError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            seen += 1
+        else:
+            assert found[0] == hashes and found[1].tobytes() == values.tobytes()
+    assert seen > 60
+
+
+@pytest.mark.parametrize("name", ["logits.parquet", "logits.tsv"])
+def test_beside_its_record_any_change_of_a_file_is_seen(name, tmp_path):
+    path = write(tmp_path / name, SST2, TEXTS, values_of(7, 2))
+    record = tmp_path / f"{name}.json"
+    record.write_text(json.dumps({"xxh3": logits_file.file_hash(path)}))
+    assert read(path, SST2)[1].tobytes() == values_of(7, 2).tobytes()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])  # another last digit, or no Parquet any more
+    with pytest.raises(UserError, match=f"{name}: damaged or edited since {name}.json beside it was written"):
+        list(read_logits(path, SST2))
+    record.write_text("[]x")
+    with pytest.raises(UserError, match=f"{name}.json: not what `label` writes"):
+        list(read_logits(path, SST2))
 
 
 def test_broken_parquet_is_named_by_row(tmp_path):

@@ -80,23 +80,46 @@ def test_programs_answer_as_the_student_for_any_number_and_width_of_rows(exporte
                 assert torch.allclose(program(*inputs), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "siamese" else pytest.mark.slow) for name in STUDENTS])
-def test_the_readmes_programs_run_beside_their_files_and_import_nothing_of_ours(exported, name, tmp_path):
+def readme_programs(served: Path) -> dict[str, str]:
+    """Format -> the README's Python."""
+    return dict(re.findall(r"## (\w+)\n\n```python\n(.*?)```", (served / "README.md").read_text(), flags=re.DOTALL))
+
+
+@pytest.mark.parametrize(("name", "formats"), [
+    ("siamese", ("onnx",)), *(pytest.param(name, tuple(FORMATS), marks=pytest.mark.slow) for name in STUDENTS)])
+def test_the_readmes_programs_run_beside_their_files_and_import_nothing_of_ours(exported, name, formats):
     folder, served = exported(name)
-    blocks = re.findall(r"```python\n(.*?)```", (served / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
-    known = "\nimport sys\nprint([name for name in ('task_distillation', 'transformers', 'evaluation', 'dataset') if name in sys.modules])"
+    blocks = readme_programs(served)
+    assert blocks.keys() == set(FORMATS)
+    ours = ("task_distillation", "transformers", "evaluation", "dataset", *(["torch"] if formats == ("onnx",) else []))
+    known = f"\nimport sys\nprint(sum(name in sys.modules for name in {ours}))"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(blocks) + known], cwd=served, env=environment,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(blocks[one] for one in formats) + known], cwd=served,
+                          env=environment, capture_output=True, text=True, check=True)
     *answers, imported = map(json.loads, done.stdout.strip().splitlines())
-    assert imported == []
+    assert imported == 0
     loaded = load_student(folder)
     columns = [["a good film", "dull"], ["the film is good", "what fun"]][: loaded.config.columns]
     tokens = encode(loaded.config, loaded.tokenizer, columns)
     with torch.no_grad():
         expected = loaded.module(collate_parts(tokens, np.arange(2), loaded.module.pad_token_id)).numpy()
-    assert len(answers) == 3 and all(np.abs(np.array(answer) - expected).max() < 1e-6 for answer in answers)
+    assert len(answers) == len(formats) and all(np.abs(np.array(answer) - expected).max() < 1e-6 for answer in answers)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_readmes_programs_take_texts_without_a_token(exported, form, monkeypatch):
+    """Alone and beside others."""
+    folder, served = exported("bilstm")
+    loaded, code = load_student(folder), readme_programs(served)[form]
+    monkeypatch.chdir(served)
+    for texts in (["a good film", "dull"], ["", " "], ["", "good film", " "]):
+        names = {}
+        exec(code.replace('read(["a good film", "dull"])', f"read({texts!r})"), names)
+        parts = collate_parts(encode(loaded.config, loaded.tokenizer, [texts]), np.arange(len(texts)), 0)
+        with torch.no_grad():
+            expected = loaded.module(parts).numpy()
+        assert all(np.array_equal(found, wanted) for found, wanted in zip(names["inputs"], parts[0][:2], strict=True))
+        assert names["logits"].shape == expected.shape and np.abs(names["logits"] - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize("name", QUICK)

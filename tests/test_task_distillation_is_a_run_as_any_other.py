@@ -14,7 +14,10 @@ from task_case import CALL, flags, label, make_task, run_of
 from dataset.errors import UserError
 from evaluation.report.__main__ import main as report
 from evaluation.scoring.results import read_results
+from pretraining.args.flag_set import parse_flags
+from pretraining.launch import Launch
 from task_distillation.distilling.flags import TaskArgs
+from task_distillation.distilling.plan import make_plan
 from task_distillation.distilling.resolve import resolve
 from task_distillation.students.build import encode
 from task_distillation.students.folder import load_student
@@ -96,7 +99,7 @@ def test_ranks_and_micro_batches_change_nothing(place, zygote):
     assert held[0] == pytest.approx(held[1], rel=1e-4)
 
 
-def test_other_texts_or_logits_are_noticed_on_resume(place, zygote):
+def test_other_texts_or_logits_are_noticed_on_resume_and_other_words_always(place, zygote):
     folder, data = place
     zygote.run(flags(folder, "changed"), call=CALL, status=EXIT_REQUEUE,
                patches={"signal_after": {"step": 5, "number": int(signal.SIGTERM)}})
@@ -111,8 +114,33 @@ def test_other_texts_or_logits_are_noticed_on_resume(place, zygote):
     lines = [f"{row}\t{hash_}\t{first + 1:.9g}\t{second:.9g}" for row, hash_, (first, second) in _rows(folder, data)]
     (folder / "edited.tsv").write_text("row\ttext_hash\tlogits_0\tlogits_1\n" + "\n".join(lines) + "\n")
     life = zygote.run(flags(folder, "changed", *labels), call=CALL, status=2)
-    assert "transfer set" in life.stderr() and "--allow_changes" in life.stderr()
+    assert "the transfer set changed" in life.stderr() and "--allow_changes" in life.stderr() and "shards" not in life.stderr()
     assert (folder / "logits.parquet").read_bytes() == kept
+    # As many words, so that every size is the same and the embeddings would fit.
+    (folder / "renamed.tsv").write_text("".join(texts).replace("film", "motion"))
+    label(folder, data.task, "renamed.parquet", "renamed.tsv")
+    files = ["--transfer_set", str(folder / "renamed.tsv"), "--logits", str(folder / "renamed.parquet")]
+    metrics = (run_of(folder, "changed") / "metrics.jsonl").read_bytes()
+    life = zygote.run(flags(folder, "changed", *files, "--resume", "--allow_changes"), call=CALL, status=2)
+    assert "belong to other words" in life.stderr() and life.stderr().count("error:") == 1 and "Traceback" not in life.stderr()
+    assert (run_of(folder, "changed") / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_logits_that_nothing_reads_and_logits_that_beat_others_are_told(place):
+    folder, _ = place
+    words = flags(folder, "notes", "--method", "labels")
+    resolved = resolve(parse_flags(TaskArgs, words[1:]), Launch(0, 1, 0, False))
+    assert any(note.startswith("--logits: no effect: no objective of --method") for note in resolved.notes)
+    header, *lines = (folder / "texts.tsv").read_text().splitlines()
+    (folder / "taught.tsv").write_text("\n".join([f"{header}\tlogits_0\tlogits_1", *(f"{line}\t9\t9" for line in lines)]) + "\n")
+    for more, beaten in ((["--logits", str(folder / "logits.parquet")], True), ([], False)):
+        words = flags(folder, "notes")
+        at = words.index("--transfer_set")
+        del words[at : at + 4]
+        words += ["--transfer_set", str(folder / "taught.tsv"), *more]
+        plan = make_plan(resolve(parse_flags(TaskArgs, words[1:]), Launch(0, 1, 0, False)))
+        assert any("beats the logits" in note for note in plan.resolved.notes) == beaten
+        assert (plan.transfer.logits == 9).all() != beaten
 
 
 def _rows(folder, data):
@@ -150,10 +178,6 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_one_line(place, name):
-    from pretraining.args.flag_set import parse_flags
-    from pretraining.launch import Launch
-    from task_distillation.distilling.plan import make_plan
-
     folder, _ = place
     more, said = MISTAKES[name]
     with pytest.raises(UserError) as caught:

@@ -1,10 +1,10 @@
 """One command makes teacher, texts, logits, students and programs of them, does nothing twice, and goes on where it was stopped."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from launching import ROOT, clean_environment
@@ -48,29 +48,29 @@ def started(monkeypatch, zygote):
     """The subcommands that were started; they run in this process, `distil` in a fork, because a new Python for each takes a minute."""
     found = []
 
-    def run(line, check):
-        assert not check and line[:2] == [sys.executable, str(recipe_run.SCRIPT)]
+    def start(line):
+        assert line[:2] == [sys.executable, str(recipe_run.SCRIPT)]
         found.append(line[2])
         if line[2] == "distil":
-            return SimpleNamespace(returncode=zygote.start(line[2:], call=CALL).wait()[0])
+            return zygote.start(line[2:], call=CALL).wait()[0], False
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", line[1:])
-            return SimpleNamespace(returncode=run_task_distillation.main() or 0)
+            return run_task_distillation.main() or 0, False
 
-    monkeypatch.setattr(recipe_run.subprocess, "run", run)
+    monkeypatch.setattr(recipe_run, "start", start)
     return found
 
 
 def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, monkeypatch, capsys):
-    plain, failing = recipe_run.subprocess.run, ["label", "distil"]
+    plain, failing = recipe_run.start, ["label", "distil"]
 
-    def run(line, check):
+    def start(line):
         if failing and line[2] == failing[0]:
             failing.pop(0)
-            return SimpleNamespace(returncode=-9)
-        return plain(line, check)
+            return -9, False
+        return plain(line)
 
-    monkeypatch.setattr(recipe_run.subprocess, "run", run)
+    monkeypatch.setattr(recipe_run, "start", start)
     for stopped in ("label", "distil seed 1"):
         with pytest.raises(UserError, match=f"{stopped}: ended by signal 9; the same command goes on"):
             main(words(place))
@@ -87,8 +87,12 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
         assert (place / "out" / "serving" / f"seed_{seed}" / "tokenizer.json").is_file()
     started.clear()
     capsys.readouterr()
+    _put_other_scores(place)
     main(words(place))
     assert started == [] and capsys.readouterr().out.count("done before") == 7
+    again = json.loads((place / "out" / "summary.json").read_text())["students"]
+    assert again[0]["metrics"] == said["students"][0]["metrics"] and again[1]["metrics"] is None
+    assert "| student, seed 2 | | no score |" in (place / "out" / "summary.md").read_text()
     with pytest.raises(UserError, match=r"made with --hidden_size 8, not with --hidden_size 9; another --output_dir would work"):
         main(words(place, "--set", "distil.hidden_size=9"))
     assert started == []
@@ -98,6 +102,17 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     shutil.rmtree(place / "out" / "teacher")
     main(words(place, "--seeds", "1"))
     assert started == ["teach", "label", "distil", "export"]  # the texts do not depend on the teacher
+
+
+def _put_other_scores(place):
+    """Scores under the marker's name, but fine-tuned, of another task or of other weights. Seed 2 is left with no others."""
+    for seed in (1, 2):
+        path = place / "out" / "students" / f"seed_{seed}" / "glue.json"
+        rows = json.loads(path.read_text())
+        own = next(row for row in rows if row["role"] == "marker")
+        others = [own | {name: value, "metrics": {"accuracy": 0.125}}
+                  for name, value in (("mode", "fine_tuning"), ("task", "RTE"), ("weights_sha256", "other"))]
+        path.write_text(json.dumps(others + [row for row in rows if seed == 1 or row is not own]))
 
 
 MISTAKES = {
@@ -112,6 +127,20 @@ MISTAKES = {
     "unknown task": (RECIPE.replace("SST-2", "SST-3"), [], "unknown task"),
     "not YAML": ("a: [", [], "not a recipe"),
     "choice": (RECIPE, ["--set", "distil.student=lstm"], "'lstm' is not one of"),
+    "replacing": (RECIPE, ["--set", "label.overwrite=true"], "label: overwrite is set by the recipe itself"),
+    "objective": (RECIPE, ["--set", "distil.method=foo"], "distil: --method foo: unknown objective"),
+    "learning rate": (RECIPE, ["--set", "distil.lr=-1"], "distil: --lr -1"),
+    "siamese": (RECIPE, ["--set", "distil.student=siamese_bilstm"], "distil: --student siamese_bilstm compares the two texts"),
+    "no vectors": (RECIPE, ["--set", "distil.embedding=static"], "distil: --embedding static needs --word_vectors"),
+    "length": (RECIPE, ["--set", "distil.max_length=0"], "distil: --max_length 0"),
+    "clock": (RECIPE, ["--set", "distil.clock=real"], "distil: --clock real"),
+    "one call": (RECIPE, ["--set", "distil.print_config=true"], "distil: print_config belongs to one call"),
+    "epochs": (RECIPE, ["--set", "teach.num_train_epochs=-3"], "teach: --num_train_epochs -3"),
+    "probability": (RECIPE, ["--set", "augment.mask_prob=2"], "augment: --mask_prob 2"),
+    "windows": (RECIPE, ["--set", "augment.window_lengths=0"], "augment: --window_lengths 0"),
+    "passes": (RECIPE, ["--set", "augment.n_iter=0"], "augment: --n_iter 0"),
+    "batch": (RECIPE, ["--set", "label.per_device_eval_batch_size=0"], "label: --per_device_eval_batch_size 0"),
+    "chunks": (RECIPE, ["--set", "label.chunk_rows=0"], "label: --chunk_rows 0"),
 }
 
 
@@ -133,9 +162,23 @@ def test_mistakes_are_found_before_the_first_step(place, started, name):
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs" / "task").glob("*.yaml")) if "distil" not in path.stem])
 def test_every_recipe_of_the_project_is_understood(place, name, capsys):
     main([str(ROOT / "configs" / "task" / f"{name}.yaml"), "--model", "encoder", "--glue_dir", "glue", "--output_dir", str(place / "no"),
-          "--print_commands"])
+          "--print_commands", "--launcher", "torchrun --nproc_per_node 2"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in lines] == ["teach", "augment", "label", "distil", "distil", "distil"]
+    heads = [line.partition("run_task_distillation.py ")[::2] for line in lines]
+    assert [(head, rest.split()[0]) for head, rest in heads] == [
+        ("python ", "teach"), ("python ", "augment"), ("python ", "label"), *[("torchrun --nproc_per_node 2 ", "distil")] * 3,
+        *[("python ", "export")] * 3]
+
+
+def test_the_printed_export_takes_the_last_marker(place, tmp_path, capsys):
+    finetune = tmp_path / "out" / "students" / "seed_2" / "finetune"
+    for number, name in enumerate(("progress_0.25_step_100", "progress_0.5_step_9", "progress_1.0_step_20")):
+        (finetune / name).mkdir(parents=True)
+        os.utime(finetune / name, (number, number))
+    main([*words(place), "--output_dir", str(tmp_path / "out"), "--print_commands"])
+    line = capsys.readouterr().out.splitlines()[-1].replace("python run_task_distillation.py", "echo")
+    said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout.split()
+    assert said[:4] == ["export", str(finetune / "progress_1.0_step_20"), "--output_dir", str(tmp_path / "out" / "serving" / "seed_2")]
 
 
 @pytest.mark.slow

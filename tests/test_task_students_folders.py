@@ -109,6 +109,13 @@ def change(**keys):
     return edit
 
 
+def size(hidden):
+    def edit(folder):
+        content = json.loads((folder / "config.json").read_text())
+        change(sizes=content["sizes"] | {"hidden_size": hidden})(folder)
+    return edit
+
+
 def infinite(folder):
     from safetensors.torch import load_file, save_file
 
@@ -118,7 +125,7 @@ def infinite(folder):
 
 
 def other_words(folder):
-    plan = plan_student(StudentFlags(), SST2)
+    plan = plan_student(StudentFlags(max_length=32), SST2)
     make_tokenizer(plan, ["other words"]).save(str(folder / "tokenizer.json"))
 
 
@@ -136,6 +143,12 @@ DAMAGE = [
     ("bilstm", change(sizes={}), "no 'embedding'"),
     ("bilstm", change(task={"name": "x", "kind": "classification", "label_names": ["one"]}), "1 label_names of a classification"),
     ("bilstm", change(columns=3), "columns 3"),
+    ("bilstm", change(max_length=10**11), "max_length 100000000000, tokenizer.json cuts elsewhere"),
+    ("bilstm", size(-9), "config.json: its sizes make no student"),
+    ("bilstm", size(10**12), "config.json: its sizes make no student"),
+    ("bilstm", size(10**7), "config.json and tokenizer.json make it (7, 20000000)"),
+    ("encoder", change(num_attention_heads=0), "transformers cannot load it (ZeroDivisionError"),
+    ("encoder", change(hidden_size="x"), "transformers cannot load it (Strict"),
     ("encoder", remove("tokenizer.json"), "no tokenizer"),
     ("encoder", remove("model.safetensors"), "no weights"),
     ("encoder", cut("model.safetensors"), "model.safetensors: cannot be read"),

@@ -76,6 +76,14 @@ def test_a_word_of_several_is_one_word(tmp_path):
     assert student.embedding.trained.weight[tokenizer.token_to_id(".")].tolist() == [1, 2, 3]
 
 
+def test_spaces_and_a_byte_order_mark_lose_no_word(tmp_path):
+    student, tokenizer, _ = build(write(tmp_path, ["\ufeffgood  1 2 3\n", " film 4  5 6\n", " 7 8 9\n"]))  # the last word is empty
+    found = {word: student.embedding.trained.weight[tokenizer.token_to_id(word)].tolist() for word in ("good", "film")}
+    assert found == {"good": [1, 2, 3], "film": [4, 5, 6]}
+    student, tokenizer, _ = build(write(tmp_path, ["\ufeff1 3\n", "good 1 2 3\n"]))
+    assert student.embedding.trained.weight[tokenizer.token_to_id("good")].tolist() == [1, 2, 3]
+
+
 def test_what_is_not_text_is_a_word_like_any_other(tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_bytes(b"\xff\xfe\x00 1 2 3\r\ngood 4 5 6 \r\n\r\n")
@@ -92,11 +100,18 @@ WRONG = [
     (["4 3\n", *LINES, "other 1 nan 3\n"], "line 6: 'other' has a number that is not finite"),
     ([*LINES, "good 1 2 3\n"], "line 5: 'good' again, after line 2"),
     ([], "no word vectors in it"),
-    (["4 3\n"], "no word vectors in it"),
+    (["4 3\n"], "line 1: promises 4 words, the file has 0"),
+    (["300 3\n", LINES[1]], "line 1: promises 300 words, the file has 1; it is cut off"),
+    (["2 3\n", *LINES], "line 1: promises 2 words, the file has 4"),
+    ([*LINES, " good 1 2\n"], "line 5: 'good' has 2 numbers"),
+    (["good   0.5\n"], "line 1: 'good' has 1 numbers, --embedding_size is 3"),
+    (["good 1_0 2 3\n"], "line 1: 'good' has something among its numbers that is none"),
+    (["good 1 2 -1e39\n"], "line 1: 'good' has a number that is not finite"),
 ]
 
 
 @pytest.mark.parametrize(("lines", "message"), WRONG)
+@pytest.mark.filterwarnings("error")
 def test_a_file_that_is_wrong_is_one_line(tmp_path, lines, message):
     path = write(tmp_path, lines)
     with pytest.raises(UserError) as caught:

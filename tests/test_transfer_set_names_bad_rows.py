@@ -31,6 +31,10 @@ BAD = {
     "a number out of range": ("qnli", "sentence1\tsentence2\tlabel\na\tb\t2\n", ", line 2: label '2' is none of QNLI's"),
     "a score that is none": ("stsb", "sentence1\tsentence2\tscore\na\tb\tgood\n", ", line 2: 'good' under 'score' is not a finite number"),
     "an infinite logit": ("sst2", HEAD + "a\t1\tinf\t2\n", ", line 2: 'inf' under 'logits_0' is not a finite number"),
+    "a logit beyond fp32": ("sst2", HEAD + "a\t1\t1e300\t2\n", ", line 2: '1e300' under 'logits_0' is not a finite number in fp32"),
+    "a score beyond fp32": ("stsb", "sentence1\tsentence2\tscore\na\tb\t-3.5e38\n", ", line 2: '-3.5e38' under 'score' is not a finite"),
+    "a number of MNLI's": ("mnli", "sentence1\tsentence2\tlabel\na\tb\tneutral\na\tb\t1\n", r", line 3: label '1': programs number the "
+                           r"classes of MNLI in different orders; their names \(entailment, neutral, contradiction\) would work"),
     "a missing logit": ("sst2", HEAD + "a\t1\t1\t\n", ", line 2: '' under 'logits_1' is not a finite number"),
     "an underscore": ("sst2", HEAD + "a\t1\t1_0\t2\n", ", line 2: '1_0' under 'logits_0' is not a finite number"),
 }

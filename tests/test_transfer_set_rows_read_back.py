@@ -66,6 +66,12 @@ def test_labels_in_the_words_of_the_tasks_files_and_of_d_bert(tmp_path):
     assert list(read_transfer_set(path, task("mrpc"))) == [TransferRow(("a", "b"), None, (1.0, 2.0))]
 
 
+def test_the_greatest_number_of_fp32_is_one(tmp_path):
+    path = tmp_path / "set.tsv"
+    path.write_text("sentence\tlogits_0\tlogits_1\na\t3.40282347e+38\t-3.4028235e38\n")  # written with 9 and 8 digits, both above it
+    assert [row.logits for row in read_transfer_set(path, task("sst2"))] == [(3.40282347e38, -3.4028235e38)]
+
+
 def test_the_tasks_own_columns_are_read(tmp_path):
     path = tmp_path / "set.tsv"
     path.write_bytes(b"\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\ta b\tc\r\n\r\n\r\n")

@@ -2,6 +2,8 @@
 
 import numpy as np
 import torch
+import xxhash
+from tokenizers import Tokenizer
 
 from evaluation.fine_tuning.tokens import Tokens
 from evaluation.tasks.task import Examples
@@ -43,7 +45,7 @@ def prepare(plan: TaskPlan, control: Control, precision: Precision, device: torc
         return encode(plan.student.config, tokenizer, columns)
 
     rows = TextRows(encoded(plan.transfer.texts), plan.transfer.labels, plan.transfer.logits)
-    module = TaskModule(student, resolved.methods, task.kind, args.objective.temperature).to(device)
+    module = TaskModule(student, resolved.methods, task.kind, args.objective.temperature, _vocabulary(tokenizer)).to(device)
     validator, collate = None, Collate(student.pad_token_id)
     if args.validation.do_validation:
         sets = [DevSet(name, TextRows(encoded(list(part.texts)), _labels(part, plan))) for name, part in plan.data.dev.items()]
@@ -54,6 +56,12 @@ def prepare(plan: TaskPlan, control: Control, precision: Precision, device: torc
         module=module, teacher=None, reader=TextReader(rows), rows=[len(rows)], collate=collate, validator=validator,
         recipe=recipe, cost=CostPerToken(counts.without_embeddings, 0), identify=plan.identity)
     return make_trainer(plan, parts, control, precision, device, signal)
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    """A hash of its words by their ids. How texts are cut is not part of it: the embeddings stay the same words'."""
+    words = tokenizer.get_vocab()
+    return xxhash.xxh3_128_hexdigest("\n".join(sorted(words, key=words.__getitem__)).encode("utf-8", "surrogatepass"))
 
 
 def _labels(part: Examples, plan: TaskPlan) -> np.ndarray:

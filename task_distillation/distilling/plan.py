@@ -21,7 +21,7 @@ from task_distillation.distilling.resolve import has_logits, task_words
 from task_distillation.logits_file import join
 from task_distillation.students.plan import StudentPlan, plan_student
 from task_distillation.task_flags import read_task
-from task_distillation.transfer_set import TransferRow, read_transfer_set
+from task_distillation.transfer_set import TransferRow, holds_logits, read_transfer_set
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,16 @@ def make_plan(resolved: Resolved) -> TaskPlan:
 
 def _read(flags: TaskDataFlags, data: TaskData, resolved: Resolved) -> TransferSet:
     task, taught = data.task, has_logits(flags, data.task)
+    wanted = [OBJECTIVES[part.name] for part in resolved.methods]
     if flags.transfer_set is None:
         rows: Iterable[TransferRow] = _of_examples(data.train)
     else:
         path = Path(flags.transfer_set).expanduser()
         rows = read_transfer_set(path, task)
-        if flags.logits is not None:
+        if flags.logits is not None and any(row.logits for row in wanted):
+            if holds_logits(path, task):
+                resolved.notes.append(f"--logits {flags.logits}: beats the logits that {path} itself holds")
             rows = join(rows, Path(flags.logits).expanduser(), task)
-    wanted = [OBJECTIVES[part.name] for part in resolved.methods]
     texts: list[list[str]] = []
     labels: list[int | float | None] = []
     logits: list[tuple[float, ...]] = []

@@ -8,7 +8,7 @@ from pretraining.args.deepspeed_file import read_deepspeed_file
 from pretraining.args.ranges import check_not_empty, check_positive, check_run_ranges
 from pretraining.args.resolve_run import Resolved, flags_without_effect, idle_flags, resolve_run
 from pretraining.launch import Launch
-from task_distillation.distilling.catalog import parse_methods
+from task_distillation.distilling.catalog import OBJECTIVES, parse_methods
 from task_distillation.distilling.flags import TaskArgs, TaskDataFlags
 from task_distillation.task_flags import select_task
 from task_distillation.transfer_set import holds_logits
@@ -28,7 +28,9 @@ def resolve(args: TaskArgs, launch: Launch) -> Resolved:
         args.objective.method = "logit_mse" if has_logits(args.data, task) else "labels"
     methods = parse_methods(args.objective.method)
     is_softened = any(part.name == "kl" for part in methods)
-    notes.extend(idle_flags(args, [(("temperature",), is_softened, "no objective of --method has one")]))
+    is_taught = any(OBJECTIVES[part.name].logits for part in methods)
+    notes.extend(idle_flags(args, [(("temperature",), is_softened, "no objective of --method has one"),
+                                   (("logits",), is_taught, "no objective of --method reads the teacher's logits")]))
     return resolve_run(args, launch, methods, file, notes)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+import xxhash
 
 from dataset.errors import UserError
 from dataset.files import remove_folder, remove_partials, remove_path, write_json
@@ -125,6 +126,9 @@ def _texts(plan: Plan, place: Place, devices: list[str], model_record: dict[str,
     there = read_record(record_path)
     if there is not None and path.is_file():
         check_same(record_path, there["identity"], identity)
+        if there.get("transfer_set_xxh3", (found := _file_hash(path))) != found:
+            raise UserError(f"{path}: damaged or edited since {RECORD} beside it was written; move it elsewhere and the same command draws "
+                            f"it again, or give another --output_dir")
         print(f"{path}: already there, {there['counts']['rows']} rows")
         remove_path(parts)  # of a run that was killed at its very end
         return
@@ -134,12 +138,18 @@ def _texts(plan: Plan, place: Place, devices: list[str], model_record: dict[str,
     counts = write_transfer_set(path, plan.data, parts, chunks, plan.num_samples, plan.keep_originals)
     rate = round(drawn / seconds, 2) if drawn else None
     write_json(record_path, {
-        "identity": identity, "counts": counts.as_dict(), "samples_per_second": rate, "samples_of_this_call": drawn, "devices": devices,
-        "dev_perplexity": model_record["dev_perplexity"], "parameters": model_record["parameters"],
+        "identity": identity, "counts": counts.as_dict(), "transfer_set_xxh3": _file_hash(path), "samples_per_second": rate,
+        "samples_of_this_call": drawn, "devices": devices, "dev_perplexity": model_record["dev_perplexity"],
+        "parameters": model_record["parameters"],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     })
     remove_folder(parts)
     print(_summary(path, counts, rate))
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _summary(path: Path, counts: Counts, rate: float | None) -> str:

@@ -5,10 +5,13 @@ import shlex
 from pathlib import Path
 
 from dataset.errors import OneLineParser, UserError
+from evaluation.tasks.table import load_task
 from evaluation.tasks.task import Task
-from task_distillation.recipe.read import Recipe, check_words, read_recipe
-from task_distillation.recipe.run import SCRIPT, Runner
-from task_distillation.recipe.steps import TEACHER, Step, export_step, plan_steps, student_run
+from task_distillation.recipe.check import check_steps
+from task_distillation.recipe.outside import Outside
+from task_distillation.recipe.read import Recipe, read_recipe
+from task_distillation.recipe.run import Runner, shown
+from task_distillation.recipe.steps import TEACHER, Step, export_line, export_step, plan_steps, student_run
 from task_distillation.task_flags import select_task
 from task_distillation.teaching.label import label_settings
 from task_distillation.teaching.label import make_parser as label_parser
@@ -39,14 +42,16 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{found}; --model FOLDER fine-tunes an encoder, --teacher_path FOLDER takes one that is fine-tuned")
     recipe = read_recipe(flags.recipe, flags.set, flags.seeds)
     task = select_task(argparse.Namespace(task_name=recipe.task_name, task_file=recipe.task_file))
-    output_dir = flags.output_dir
+    output_dir, launcher = flags.output_dir, shlex.split(flags.launcher)
     steps = plan_steps(recipe, output_dir, flags.model, flags.teacher_path, flags.glue_dir)
-    _check(recipe, [*steps, *(export_step(recipe, output_dir, seed, student_run(output_dir, seed)) for seed in recipe.seeds[:1])])
+    check_steps(recipe, task, [*steps, export_step(recipe, output_dir, recipe.seeds[0], student_run(output_dir, recipe.seeds[0]))])
     if flags.print_commands:
         for step in steps:
-            print(f"python {SCRIPT.name} {shlex.join(step.line(stale=False))}")
+            print(shown(step.command, shlex.join(step.line(stale=False)), launcher))
+        for seed in recipe.seeds:
+            print(shown("export", export_line(recipe, output_dir, seed), launcher))
         return
-    runner = Runner(output_dir, shlex.split(flags.launcher))
+    runner = Runner(output_dir, launcher, Outside(load_task(task, flags.glue_dir)))
     runner.check(steps)
     for step in steps:
         runner.run(step)
@@ -68,20 +73,3 @@ def _finish(flags: argparse.Namespace, recipe: Recipe, task: Task, steps: list[S
     print(f"\n{summarise(output_dir, recipe.seeds, task, teacher)}\n"
           f"python -m evaluation.report {shlex.join(map(str, runs))} --output_dir {where}")
 
-
-def _check(recipe: Recipe, steps: list[Step]) -> None:
-    """UserError for a flag that its step does not know."""
-    from pretraining.args.flag_set import parse_flags
-    from task_distillation.augmentation import command as augment
-    from task_distillation.distilling.flags import TaskArgs
-    from task_distillation.generation import flags as generate
-    from task_distillation.serving import command as export
-    from task_distillation.teaching import teach
-
-    parsers = {
-        "teach": teach.make_parser().parse_args, "augment": augment.make_parser().parse_args, "generate": generate.parse_flags,
-        "label": label_parser().parse_args, "distil": lambda words: parse_flags(TaskArgs, words),
-        "export": export.parse_flags,
-    }
-    for step in steps:
-        check_words(recipe, step.command, step.words, parsers[step.command])

@@ -8,8 +8,8 @@
     distil: {student: bilstm, total_training_time: 0.5}
     export: {formats: "torch_export,onnx"}
 
-What belongs to one machine (folders, the teacher, a launcher) comes from the command line. Every flag is checked before the first step
-runs.
+What belongs to one machine (folders, the teacher, a launcher) comes from the command line. Every flag and its value is checked before the
+first step runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ import yaml
 
 from dataset.errors import UserError, nearest, one_line
 from dataset.files import reason
-from pretraining.args.flag_set import RecipeLoader
+from pretraining.args.flag_set import ONE_SHOT, RecipeLoader
 
 SECTIONS = ("teach", "augment", "generate", "label", "distil", "export")
 KEYS = ("task_name", "task_file", "seeds", *SECTIONS)
 OURS = {
     "teach": ("model", "output_dir"), "augment": ("output",), "generate": ("output_dir",),
-    "label": ("teacher_path", "transfer_set", "output"),
+    "label": ("teacher_path", "transfer_set", "output", "overwrite"),
     "distil": ("transfer_set", "logits", "output_dir", "job_name", "current_run_id", "seed", "resume", "overwrite", "config"),
-    "export": ("output_dir",),
+    "export": ("output_dir", "overwrite"),
 }
-"""Flags that the recipe sets itself, because they tie the steps together."""
+"""Flags that the recipe sets itself, because they tie the steps together or say what becomes of what is there."""
 TASK_FLAGS = ("task_name", "task_file", "glue_dir")
 
 
@@ -76,6 +76,9 @@ def read_recipe(path: Path, changes: Sequence[str], seeds: str | None) -> Recipe
         own = next((flag for flag in section if flag in (*OURS[name], *TASK_FLAGS)), None)
         if own is not None:
             raise UserError(f"{path}: {name}: {own} is set by the recipe itself; leave it out")
+        once = next((flag for flag in section if name == "distil" and flag in ONE_SHOT), None)
+        if once is not None:
+            raise UserError(f"{path}: distil: {once} belongs to one call and not to a recipe; leave it out")
     if "augment" in sections and "generate" in sections:
         raise UserError(f"{path}: augment and generate: two transfer sets for one student; one of them would work")
     if "augment" not in sections and "generate" not in sections:
@@ -87,10 +90,10 @@ def read_recipe(path: Path, changes: Sequence[str], seeds: str | None) -> Recipe
                   _seeds(path, seeds if seeds is not None else content.get("seeds", ["1"])), sections)
 
 
-def check_words(recipe: Recipe, section: str, words: list[str], parse: Callable[[list[str]], Any]) -> None:
-    """UserError, with the recipe's name and the step, where `parse` does not understand the words of a step."""
+def check_words(recipe: Recipe, section: str, words: list[str], check: Callable[[list[str]], Any]) -> None:
+    """UserError, with the recipe's name and the step, where `check` finds something wrong with the words of a step."""
     try:
-        parse(words)
+        check(words)
     except UserError as error:
         raise UserError(f"{recipe.path}: {section}: {error}") from None
 

@@ -1,18 +1,23 @@
 """The steps of a recipe as command lines that could be pasted one by one, and where each leaves what the next one needs."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pretraining.run_folder import RunFolder, finished_reason
 from task_distillation.recipe.read import Recipe
 
 TEACHER, TEXTS, LOGITS, STUDENTS, SERVING = "teacher", "transfer_set.tsv", "logits.parquet", "students", "serving"
+FILE_FLAGS = {"generate": ("lm_path", "lm_config", "lm_tokenizer"), "distil": ("word_vectors", "student_path")}
+"""Flags of a recipe's sections that name what no step has made."""
 
 
 @dataclass(frozen=True)
 class Step:
     """`command`: the subcommand; `words`: its flags; `again`: flags in the place of `once` where something before it was made anew.
 
-    `output`: what is there when it is done. `inputs`: names of the steps whose work it reads.
+    `output`: what is there when it is done. `inputs`: names of the steps whose work it reads, `reads`: flag -> what it reads beside the
+    task and that work. `life`: a file that is written anew when the step has taken over what was there (default: `output`).
     """
 
     name: str
@@ -22,10 +27,23 @@ class Step:
     inputs: tuple[str, ...] = ()
     once: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    reads: dict[str, Path] = field(default_factory=dict)
+    life: Path | None = None
 
     def line(self, stale: bool) -> list[str]:
         """The subcommand and all of its flags."""
         return [self.command, *self.words, *(self.again if stale else self.once)]
+
+    def is_done(self) -> bool:
+        """Whether its work is there. A run that was stopped has a summary too, and under torchrun its status is 0."""
+        if self.command == "distil":
+            return finished_reason(RunFolder(self.output.parent)) is not None
+        return self.output.exists()
+
+    def mark(self) -> int:
+        """Changes when the step takes over what was there; 0 where nothing is."""
+        path = self.life or self.output
+        return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def student_run(output_dir: Path, seed: int) -> Path:
@@ -38,29 +56,31 @@ def plan_steps(recipe: Recipe, output_dir: Path, model: Path | None, teacher: Pa
     task = ["--task_name", recipe.task_name] if recipe.task_file is None else ["--task_file", str(recipe.task_file)]
     task += [] if glue_dir is None else ["--glue_dir", str(glue_dir)]
     steps = []
+    taught = {} if teacher is None else {"--teacher_path": teacher}
     if teacher is None:
         teacher = output_dir / TEACHER
         steps.append(Step("teach", "teach", [*task, "--model", str(model), "--output_dir", str(teacher), *recipe.words("teach")],
-                          teacher / "config.json"))
+                          teacher / "config.json", reads={"--model": model}))
     if recipe.texts == "generate":
         folder = output_dir / "generated"
         texts, place = folder / TEXTS, ["--output_dir", str(folder)]
     else:
         texts = output_dir / TEXTS
         place = ["--output", str(texts)]
-    steps.append(Step(recipe.texts, recipe.texts, [*task, *place, *recipe.words(recipe.texts)], texts))
+    steps.append(Step(recipe.texts, recipe.texts, [*task, *place, *recipe.words(recipe.texts)], texts, reads=_files(recipe, recipe.texts)))
     logits = output_dir / LOGITS
     steps.append(Step(
         "label", "label",
         [*task, "--teacher_path", str(teacher), "--transfer_set", str(texts), "--output", str(logits), *recipe.words("label")],
-        logits, tuple(step.name for step in steps), again=("--overwrite",)))
+        logits, tuple(step.name for step in steps), again=("--overwrite",), reads=taught))
     for seed in recipe.seeds:
         run = student_run(output_dir, seed)
         steps.append(Step(
             f"distil seed {seed}", "distil",
             [*task, "--transfer_set", str(texts), "--logits", str(logits), "--output_dir", str(output_dir), "--job_name", STUDENTS,
              "--current_run_id", run.name, "--seed", str(seed), *recipe.words("distil")],
-            run / "summary.json", ("label",), once=("--resume",), again=("--overwrite",)))
+            run / "summary.json", ("label",), once=("--resume",), again=("--overwrite",), reads=_files(recipe, "distil"),
+            life=run / "args.yaml"))
     return steps
 
 
@@ -69,3 +89,16 @@ def export_step(recipe: Recipe, output_dir: Path, seed: int, student: Path) -> S
     folder = output_dir / SERVING / f"seed_{seed}"
     return Step(f"export seed {seed}", "export", [str(student), "--output_dir", str(folder), *recipe.words("export")],
                 folder / "serving.json", (f"distil seed {seed}",), again=("--overwrite",))
+
+
+def export_line(recipe: Recipe, output_dir: Path, seed: int) -> str:
+    """`export` for a shell that finds the last export of the run with `seed` itself, as nobody knows its name before the training."""
+    run = student_run(output_dir, seed)
+    newest = f'"$(ls -dt {shlex.quote(str(run / "finetune"))}/progress_*_step_* | head -n 1)"'
+    step = export_step(recipe, output_dir, seed, run)
+    return f"{step.command} {newest} {shlex.join(step.words[1:])}"
+
+
+def _files(recipe: Recipe, section: str) -> dict[str, Path]:
+    values = recipe.sections.get(section, {})
+    return {f"--{name}": Path(values[name]).expanduser() for name in FILE_FLAGS.get(section, ()) if values.get(name)}

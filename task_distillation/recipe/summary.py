@@ -6,6 +6,7 @@ from typing import Any
 
 from dataset.errors import UserError
 from dataset.files import write_json, write_text
+from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.scoring.candidates import Candidate, find_markers
 from evaluation.scoring.jobs import AS_IT_IS, Source
@@ -47,8 +48,7 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     students = []
     for seed in seeds:
         run = student_run(output_dir, seed)
-        marker = last_marker(run).name
-        row = next((row for row in read_results(run) if row["model"] == marker), None)
+        row = _score(run, last_marker(run), task)
         serving = json.loads((output_dir / SERVING / f"seed_{seed}" / "serving.json").read_text(encoding="utf-8"))
         students.append({"seed": seed, "run": str(run), "metrics": None if row is None else row["metrics"],
                          "parameters": None if row is None else row["parameters"], "serving": serving})
@@ -61,6 +61,8 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     lines += [_line(f"student, seed {student['seed']}", student["parameters"], [student["metrics"]]) for student in scored]
     if len(scored) > 1:
         lines.append(_line(f"students, {len(scored)} seeds, mean ± deviation", scored[0]["parameters"], [one["metrics"] for one in scored]))
+    lines += [f"| student, seed {student['seed']} | | {' | '.join('no score' for _ in names)} |"
+              for student in students if student["metrics"] is None]
     if scored:
         best = teacher["metrics"][task.headline]
         mean = spread([student["metrics"][task.headline] for student in scored]).mean
@@ -71,6 +73,13 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     text = "\n".join(lines) + "\n"
     write_text(output_dir / "summary.md", text)
     return text
+
+
+def _score(run: Path, marker: Path, task: Task) -> Row | None:
+    """The score of the student in `marker` as it is, and not one that run_glue.py found of its encoder or on another task."""
+    weights = fingerprint(marker)
+    return next((row for row in read_results(run) if row["task"] == task.name and row.get("mode") == AS_IT_IS
+                 and row.get("weights_sha256") == weights and "metrics" in row), None)
 
 
 def _line(name: str, parameters: int, metrics: list[dict[str, float]]) -> str:

@@ -12,7 +12,7 @@ tokenizer = Tokenizer.from_file("{tokenizer}")
 {load}
 
 
-def read(rows):
+def read(rows):  # a row without a token is one of padding
     encoded = tokenizer.encode_batch(rows)
     return [{arrays}]
 
@@ -20,8 +20,8 @@ def read(rows):
 inputs = {inputs}
 {call}
 print(logits.tolist())"""
-_ARRAYS = ("np.array([one.ids for one in encoded])", "np.array([sum(one.attention_mask) for one in encoded])",
-           "np.array([one.type_ids for one in encoded])")
+_ARRAYS = ("np.array([one.ids or [0] for one in encoded])", "np.array([max(1, sum(one.attention_mask)) for one in encoded])",
+           "np.array([one.type_ids or [0] for one in encoded])")
 
 
 def readme(config: StudentConfig, counts: ParameterCounts, formats: dict[str, dict]) -> str:
@@ -36,9 +36,10 @@ def readme(config: StudentConfig, counts: ParameterCounts, formats: dict[str, di
     lines = [f"# Student of {task.name} ({config.architecture})", "",
              f"{counts.total:,} parameters, {counts.without_embeddings:,} of them without embeddings. Reads "
              f"{'a text' if config.columns == 1 else 'a pair of texts'}, cut to {config.max_length} tokens, and gives {outputs}.", "",
-             f"Every program takes int64 arrays {names}: ids (rows, width), padded on the right, and the number of tokens of each row. "
-             f"Rows and width are free. `{TOKENIZER}` cuts and pads; `{RECORD}` says with which versions the programs were made and "
-             f"how far their logits are from the student's.", "", "| file | for | bytes | greatest difference |", "|---|---|---:|---:|"]
+             f"Every program takes int64 arrays {names}: ids (rows, width), padded on the right, and the number of tokens of each row, 1 "
+             f"for a row that has none. Rows and width are free. `{TOKENIZER}` cuts and pads; `{RECORD}` says with which versions the "
+             f"programs were made and how far their logits are from the student's.",
+             "", "| file | for | bytes | greatest difference |", "|---|---|---:|---:|"]
     lines += [f"| `{found['file']}` | {FORMATS[name].text} | {found['bytes']} | {found['max_difference']:.1e} |"
               for name, found in formats.items()]
     for name in formats:

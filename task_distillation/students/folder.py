@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.files import write_json
 from evaluation.fine_tuning.model_folder import check_model_folder
 from task_distillation.students.build import encoder_tokenizer, make_module
@@ -73,7 +73,10 @@ def load_student(folder: Path) -> LoadedStudent:
     if not config.row.has_words:
         return _load_encoder(folder, config)
     tokenizer = _read_tokenizer(folder / TOKENIZER)
-    student = make_module(config, tokenizer.get_vocab_size())
+    if (tokenizer.truncation or {}).get("max_length") != config.max_length:
+        raise UserError(f"{folder}: {CONFIG} says max_length {config.max_length}, {TOKENIZER} cuts elsewhere; the files are of different "
+                        f"students, copy the whole folder")
+    expected = _expected(folder, config, tokenizer.get_vocab_size())
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
@@ -81,7 +84,6 @@ def load_student(folder: Path) -> LoadedStudent:
         raise UserError(f"{folder}: no {WEIGHTS}; copy the whole folder") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); the folder is damaged, copy it again") from None
-    expected = student.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         shapes = [tuple(found[name].shape) if name in found else "none" for found in (weights, expected)]
         if shapes[0] != shapes[1]:
@@ -89,8 +91,19 @@ def load_student(folder: Path) -> LoadedStudent:
                             f"students, copy the whole folder")
     if any(not weight.isfinite().all() for weight in weights.values()):
         raise UserError(f"{path}: has numbers that are not finite; the training diverged, give an earlier folder")
+    student = make_module(config, tokenizer.get_vocab_size())
     student.load_state_dict(weights)
     return LoadedStudent(student.eval(), tokenizer, config)
+
+
+def _expected(folder: Path, config: StudentConfig, vocabulary: int) -> dict[str, torch.Tensor]:
+    """Names and shapes of the student's weights, without the memory that damaged sizes would take."""
+    try:
+        with torch.device("meta"):
+            return make_module(config, vocabulary).state_dict()
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{folder / CONFIG}: its sizes make no student ({one_line(error)[:160]}); the folder is damaged, copy it "
+                        f"again") from None
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -103,10 +116,16 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _load_encoder(folder: Path, config: StudentConfig) -> LoadedStudent:
-    check_model_folder(folder, config.max_length)
     from evaluation.fine_tuning.heads import load_with_own_head
     from task_distillation.students.encoder import EncoderStudent
 
-    student = EncoderStudent(load_with_own_head(folder, config.task)[0], folder)
+    try:
+        check_model_folder(folder, config.max_length)
+        student = EncoderStudent(load_with_own_head(folder, config.task)[0], folder)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged config.json makes transformers raise errors of many kinds
+        raise UserError(f"{folder}: transformers cannot load it ({type(error).__name__}: {one_line(error)[:160]}); the folder is damaged, "
+                        f"copy it again") from None
     student.config = config
     return LoadedStudent(student.eval(), encoder_tokenizer(folder, config.max_length), config)

@@ -5,8 +5,6 @@ that is done. Afterwards OUTPUT.json lies there, which says what OUTPUT was made
 mixed, and nothing that took hours is replaced without --overwrite.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +17,7 @@ import xxhash
 from dataset.errors import UserError
 from dataset.files import reason, remove_folder, whole_file, write_json
 from evaluation.tasks.task import Task
-from task_distillation.logits_file import LogitsChunk, logits_writer
+from task_distillation.logits_file import LogitsChunk, file_hash, logits_writer, read_record, record_path
 from task_distillation.transfer_set import read_transfer_set, text_hash
 
 IDENTITY = "identity.json"
@@ -77,18 +75,18 @@ class Labelling:
     def __init__(self, output: Path, task: Task, identity: dict[str, Any]) -> None:
         self.output, self.task, self.identity = output, task, identity
         self.parts = output.with_name(f"{output.name}.parts")
-        self.record = output.with_name(f"{output.name}.json")
+        self.record = record_path(output)
 
     def is_done(self) -> bool:
         """Whether the output is there, whole and what is wanted."""
         if not (self.output.is_file() and self.record.is_file()):
             return False
-        record = _read(self.record)
-        return record.get("identity") == self.identity and record.get("xxh3") == _file_hash(self.output)
+        record = read_record(self.record)
+        return record.get("identity") == self.identity and record.get("xxh3") == file_hash(self.output)
 
     def prepare(self, overwrite: bool) -> None:
         """Make room for what is wanted; UserError where something else is in its place and `overwrite` is not asked for."""
-        there = _read(self.parts / IDENTITY) if (self.parts / IDENTITY).is_file() else None
+        there = read_record(self.parts / IDENTITY) if (self.parts / IDENTITY).is_file() else None
         goes_on = there is not None and there.get("identity") == self.identity
         if not overwrite:
             if not goes_on and any(self.parts.glob("rows_*")):
@@ -97,7 +95,7 @@ class Labelling:
             if self.output.exists() and not goes_on:
                 made = "nothing beside it says from what"
                 if self.record.is_file():
-                    found = _read(self.record).get("identity")
+                    found = read_record(self.record).get("identity")
                     made = "changed since" if found == self.identity else f"made with {_difference(found, self.identity)}"
                 raise UserError(f"{self.output}: there already, {made}; another --output, or --overwrite, would work")
         try:
@@ -110,7 +108,7 @@ class Labelling:
     def begin(self, computed: dict[str, str]) -> None:
         """Note how the parts are computed (device and precision); UserError where those that are there were computed otherwise."""
         path = self.parts / IDENTITY
-        there = _read(path) if path.is_file() else None
+        there = read_record(path) if path.is_file() else None
         if there is None:
             write_json(path, {"identity": self.identity, "computed": computed})
         elif there.get("computed") != computed:
@@ -144,7 +142,7 @@ class Labelling:
                 writer.write(LogitsChunk(chunk.first, hashes, np.load(self.part(chunk.first))))
             if digest.hexdigest() != size.texts:
                 raise UserError(f"{transfer_set}: changed while it was labelled; label it again with --overwrite")
-        write_json(self.record, {"identity": self.identity, "xxh3": _file_hash(self.output), **more})
+        write_json(self.record, {"identity": self.identity, "xxh3": file_hash(self.output), **more})
         remove_folder(self.parts)
 
 
@@ -164,17 +162,3 @@ def _difference(there: Any, wanted: dict[str, Any]) -> str:
     words = {"teacher_sha256": "another teacher", "texts": "another transfer set",
              "rows": f"another transfer set, of {there.get('rows')} rows"}
     return words.get(name, f"{'another' if name == 'task' else 'other'} {name} ({there.get(name)}, not {wanted[name]})")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: {reason(error)}; a file that can be read would work") from None
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: not what `label` writes; remove it, or give another --output") from None
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
