@@ -92,7 +92,7 @@ def test_what_is_not_text_is_a_word_like_any_other(tmp_path):
 
 
 WRONG = [
-    (["good 1 2\n"], "line 1: 'good' has 2 numbers, --embedding_size is 3"),
+    (["good 1 2\n"], "line 1: 'good' has 2 numbers, --embedding_size is 3; --embedding_size 2 would work"),
     ([*LINES, "other 1 2 3 4\n"], "line 5: 'other' has 4 numbers, --embedding_size is 3"),
     ([*LINES, "never 1 2\n"], "line 5: 'never' has 2 numbers"),
     (["7 300\n", *LINES], "line 1: vectors of 300 numbers, --embedding_size is 3; --embedding_size 300 would work"),

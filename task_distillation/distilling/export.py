@@ -91,6 +91,6 @@ class StudentRecipe:
             f"- objective: {methods}",
             f"- budget: {state['hours']:.4f} of {flags['total_training_time']} hours, {reach}",
             *(f"- {label}: {value:.6g}" for label, value in state["losses"].items()),
-            "", "`python run_task_distillation.py export FOLDER` makes it ready to serve without this project.", "",
+            "", "`python run_task_distillation.py export FOLDER --output_dir serving` makes it ready to serve without this project.", "",
         ]
         return "\n".join(lines)

@@ -16,6 +16,8 @@ from task_distillation.task_flags import select_task
 from task_distillation.teaching.label import label_settings
 from task_distillation.teaching.label import make_parser as label_parser
 
+PATHS = ("output_dir", "model", "teacher_path", "glue_dir")
+
 
 def make_parser() -> OneLineParser:
     """The parser of `recipe`."""
@@ -37,6 +39,9 @@ def make_parser() -> OneLineParser:
 def main(arguments: list[str]) -> None:
     """Run the recipe; UserError for anything that flags and the recipe show to be wrong, before the first step."""
     flags = make_parser().parse_args(arguments)
+    for name in PATHS:  # the same place under another spelling is the same
+        if (path := getattr(flags, name)) is not None:
+            setattr(flags, name, path.expanduser().absolute())
     if (flags.model is None) == (flags.teacher_path is None):
         found = "no teacher" if flags.model is None else "--model and --teacher_path: two teachers"
         raise UserError(f"{found}; --model FOLDER fine-tunes an encoder, --teacher_path FOLDER takes one that is fine-tuned")

@@ -87,7 +87,9 @@ def _lines(path: Path, stream: Iterator[bytes], width: int) -> Iterator[tuple[in
 
 
 def _other_width(path: Path, line: int, word: bytes, found: int, width: int) -> UserError:
-    return UserError(f"{path}, line {line}: {_shown(word)} has {found} numbers, --embedding_size is {width}; {FORMATS}")
+    # The first line tells the file's width, a later one that it is broken.
+    cure = f"--embedding_size {found} would work" if line == 1 and found > 1 else FORMATS
+    return UserError(f"{path}, line {line}: {_shown(word)} has {found} numbers, --embedding_size is {width}; {cure}")
 
 
 def _is_number(word: bytes) -> bool:
