@@ -130,6 +130,6 @@ def test_positions_stay_under_zero_and_bf16_too(place, zygote):
 
 def test_a_causal_student_of_distilberts_weights_is_told_which_are_its_own(place, zygote):
     done = zygote.run(flags(place, "wrong", "--alpha_mlm", "2"), status=2)
-    assert "--method mlm: the student (gpt2) is a causal model" in done.stderr() and "clm" in done.stderr()
+    assert "--method distilbert: the student (gpt2) is a causal model" in done.stderr() and "clm" in done.stderr()
 
 
