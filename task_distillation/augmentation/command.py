@@ -58,7 +58,7 @@ def make_parser() -> OneLineParser:
 def main(arguments: list[str]) -> None:
     """Run the command line; UserError for flags, files and packages that cannot work."""
     flags = parse(make_parser(), arguments, {"n_iter": (1, None), "max_rows": (1, None)})
-    rule = _rule(flags)
+    rule = rule_of(flags)
     load_tagger(flags.tagger, flags.spacy_model)
     check_output(flags, flags.output)
     data = read_task(flags)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
     print(f"{flags.output}: {own} training rows and {writer.rows - own} new ones of {tried} tries ({tried / seconds:.0f}/s after tagging)")
 
 
-def _rule(flags: argparse.Namespace) -> Rule:
+def rule_of(flags: argparse.Namespace) -> Rule:
     try:
         lengths = tuple(int(part) for word in flags.window_lengths for part in word.split(","))
     except ValueError:

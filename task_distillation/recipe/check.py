@@ -34,7 +34,7 @@ def check_steps(recipe: Recipe, task: Task, steps: Sequence[Step]) -> None:
 
     checks: dict[str, Callable[[list[str]], Any]] = {
         "teach": lambda words: _teach(parse(teach.make_parser(), words, {})),
-        "augment": lambda words: augment._rule(parse(augment.make_parser(), words, {"n_iter": (1, None), "max_rows": (1, None)})),
+        "augment": lambda words: augment.rule_of(parse(augment.make_parser(), words, {"n_iter": (1, None), "max_rows": (1, None)})),
         "generate": generate.parse_flags,
         "label": lambda words: label.label_settings(parse(label.make_parser(), words, {"chunk_rows": (1, None)})),
         "distil": distil, "export": export.parse_flags,
