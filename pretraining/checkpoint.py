@@ -22,6 +22,7 @@ from dataset.errors import UserError
 from dataset.files import (
     PARTIAL_PREFIX,
     REPLACED_PREFIX,
+    file_hash,
     fsync_path,
     fsync_tree,
     reason,
@@ -40,7 +41,6 @@ NEWEST = ("latest", "latest_checkpoint")  # the second is the tag that academic-
 _MARGIN = 1.02  # names, alignment and state.json beside the tensors
 _SPARE = 8 << 20
 _SHOWN = 5
-_BLOCK = 1 << 22
 _FOREIGN = ("mp_rank_*_model_states.pt", "*/mp_rank_*_model_states.pt")
 _RUN_FILES = re.compile(re.escape(PARTIAL_PREFIX) + r"[0-9]+_(args\.yaml|deepspeed_config\.json|environment\.json|summary\.json)")
 
@@ -151,15 +151,6 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
-
-
-def file_hash(path: Path) -> str:
-    """xxh3-128 of a file: finds damage at the speed of the disk; it is no protection against malice."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def damage(checkpoint: Path) -> str | None:

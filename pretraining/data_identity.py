@@ -5,8 +5,8 @@ from typing import Any
 
 import xxhash
 
+from dataset.files import file_hash
 from dataset.shard_format import ShardInfo
-from pretraining.checkpoint import file_hash
 from pretraining.models.catalog import WEIGHT_FILES
 from pretraining.preflight import Plan
 from pretraining.teacher_cache.coverage import CachePlan

@@ -9,7 +9,6 @@ Damage is noticed before a number is used: where `label`'s record lies beside th
 checksums of Parquet's pages and by the line end that closes a TSV. A digit that changed in a TSV without its record shows nowhere.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,10 +19,9 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from dataset.errors import UserError, one_line
-from dataset.files import reason, whole_file
+from dataset.files import file_hash, reason, whole_file
 from evaluation.tasks.task import Task
 from task_distillation.transfer_set import LOGITS, SHOWN, TransferRow, text_hash
 
@@ -130,12 +128,6 @@ def read_record(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {reason(error)}; a file that can be read would work") from None
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: not what `label` writes; remove it, or give another file of logits") from None
-
-
-def file_hash(path: Path) -> str:
-    """xxh3 (128 bits) of a file's bytes, as a record keeps it; OSError where it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _check_unchanged(path: Path) -> None:

@@ -372,17 +372,17 @@ def test_mistakes_are_one_line_before_torch_is_imported(place, tmp_path):
 
 
 def test_devices_that_are_not_here_and_kinds_that_do_not_mix_are_refused(place, tmp_path):
-    from task_distillation.teaching.devices import devices_of
+    from task_distillation.devices import devices_of
 
     assert "--devices cuda:9: cuda:9 is not here" in told(label_flags(place, output=tmp_path / "logits.parquet", devices="cuda:9"))
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr("task_distillation.teaching.devices.select_devices", lambda text: ["cpu", "cuda:0"])
+        patch.setattr("task_distillation.devices.select_devices", lambda text: ["cpu", "cuda:0"])
         with pytest.raises(UserError, match="cpu and cuda round differently"):
             devices_of("cpu,cuda:0", 5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("task_distillation.teaching.devices.select_devices", lambda text: ["cpu"])
-        patch.setattr("task_distillation.teaching.devices.core_count", lambda: 8)
+        patch.setattr("task_distillation.devices.select_devices", lambda text: ["cpu"])
+        patch.setattr("task_distillation.devices.core_count", lambda: 8)
         assert devices_of("auto", 3) == ["cpu"] * 3 and devices_of("auto", 100) == ["cpu"] * 8
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset.errors import UserError
+from dataset.files import file_hash
 from evaluation.tasks.table import select_tasks
 from task_distillation import logits_file
 from task_distillation.logits_file import LogitsChunk, join, logits_writer, read_logits
@@ -168,7 +169,7 @@ def test_a_bit_that_flips_in_parquet_changes_no_number_unseen(tmp_path):
 def test_beside_its_record_any_change_of_a_file_is_seen(name, tmp_path):
     path = write(tmp_path / name, SST2, TEXTS, values_of(7, 2))
     record = tmp_path / f"{name}.json"
-    record.write_text(json.dumps({"xxh3": logits_file.file_hash(path)}))
+    record.write_text(json.dumps({"xxh3": file_hash(path)}))
     assert read(path, SST2)[1].tobytes() == values_of(7, 2).tobytes()
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])  # another last digit, or no Parquet any more

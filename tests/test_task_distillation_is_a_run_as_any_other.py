@@ -3,11 +3,12 @@ a report, and mistakes in one line before torch is imported."""
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
 import torch
-from launching import events, summary
+from launching import events, launch, summary
 from safetensors.torch import load_file
 from task_case import CALL, flags, label, make_task, run_of
 
@@ -184,3 +185,8 @@ def test_mistakes_are_one_line(place, name):
         make_plan(resolve(parse_flags(TaskArgs, flags(folder, "mistake", *more)[1:]), Launch(0, 1, 0, False)))
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not run_of(folder, "mistake").exists()
+
+
+def test_mistakes_are_found_before_torch_is_imported():
+    probe = "import sys, task_distillation.distilling.command, task_distillation.distilling.plan; assert 'torch' not in sys.modules"
+    assert launch([sys.executable, "-c", probe]).returncode == 0

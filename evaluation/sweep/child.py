@@ -49,27 +49,33 @@ class StopWish:
             self.insists += 1
 
 
-def run_logged(command: Sequence[str], log: Path, lock: Lock, wish: StopWish) -> tuple[int, str]:
-    """Run `command`, appending what it says to `log`; (exit status, the line that says why where that is not 0).
+def wait_for(process: subprocess.Popen, wish: StopWish, terminal_s: float = 0.0) -> int:
+    """The exit status of `process`, negative for a signal. A wish to stop becomes one SIGTERM, every further Ctrl-C a SIGINT.
 
-    A wish to stop becomes one SIGTERM, every further Ctrl-C a SIGINT.
+    `terminal_s`: seconds that a first Ctrl-C, which the terminal has sent to the process as well, has to end it before it is told.
     """
+    asked_at, told, insisted = None, False, 0
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(POLL_S)
+        if wish.name is not None and asked_at is None:
+            asked_at = time.monotonic()
+        if asked_at is not None and not told and (wish.name != "SIGINT" or time.monotonic() - asked_at >= terminal_s):
+            process.send_signal(signal.SIGTERM)
+            told = True
+        if wish.insists > insisted:
+            process.send_signal(signal.SIGINT)
+            insisted = wish.insists
+
+
+def run_logged(command: Sequence[str], log: Path, lock: Lock, wish: StopWish) -> tuple[int, str]:
+    """Run `command`, appending what it says to `log`; (exit status, the line that says why where that is not 0)."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         began = file.tell()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, pass_fds=(lock.descriptor,))
         lock.hold(process.pid)
-        told = insisted = 0
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                status = process.wait(POLL_S)
-                break
-            if wish.name is not None and not told:
-                process.send_signal(signal.SIGTERM)
-                told = 1
-            if wish.insists > insisted:
-                process.send_signal(signal.SIGINT)
-                insisted = wish.insists
+        status = wait_for(process, wish)
         lock.hold()
     return status, "" if status == 0 else _last_words(log, began, status)
 

@@ -9,9 +9,9 @@ import numpy as np
 import xxhash
 
 from dataset.errors import UserError
+from dataset.files import file_hash
 from evaluation.tasks.task import Examples, TaskData
 from pretraining.args.resolve_run import Resolved
-from pretraining.checkpoint import file_hash
 from pretraining.disk import check_writable
 from pretraining.run_folder import RunPlan, check_run_folder
 from pretraining.tracking import check_tracker

@@ -8,7 +8,7 @@ import json
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from dataset.errors import UserError
 from dataset.files import reason, write_json
-from dataset.jobs import ProcessExecutor, core_count
+from dataset.jobs import ProcessExecutor
 from evaluation.fine_tuning.heads import quiet_transformers
 from evaluation.fine_tuning.repeatable import repeatable
-from evaluation.scoring.jobs import select_devices
 from pretraining.precision import Precision
+from task_distillation.devices import one_thread
 from task_distillation.generation.flags import SamplingSettings, TrainingSettings
 from task_distillation.generation.language_model import LanguageModel, load
 from task_distillation.generation.prefixes import Prefixes
@@ -42,20 +42,6 @@ class Source:
     settings: SamplingSettings
     ends: int
     precision: str
-
-
-def sampling_devices(text: str) -> list[str]:
-    """Devices of `--devices`, one for each process. `auto` is every GPU, or a CPU process for each core.
-
-    UserError for one that is not here, and for CPU and GPU together, whose logits differ in the last bits: which of them draws a chunk
-    would decide its texts.
-    """
-    names = select_devices(text)
-    if text == "auto" and names == ["cpu"]:
-        return names * core_count()
-    if "cpu" in names and set(names) != {"cpu"}:
-        raise UserError(f"--devices {text}: CPU and GPU round differently, so the texts would depend on who is first; one kind would work")
-    return names
 
 
 def draw_parts(source: Source, identity: dict[str, Any], folder: Path, chunks: int, devices: list[str]) -> tuple[int, float]:
@@ -133,11 +119,8 @@ def _draw_in_processes(source: Source, folder: Path, missing: deque[int], device
 
 def _draw(source: Source, path: Path, number: int, device: str) -> None:
     place = torch.device(device)
-    threads = torch.get_num_threads()
     try:
-        if place.type == "cpu":
-            torch.set_num_threads(1)
-        with repeatable(source.settings.seed, place), quiet_transformers():
+        with one_thread() if place.type == "cpu" else nullcontext(), repeatable(source.settings.seed, place), quiet_transformers():
             lm, prefixes = _load(source, device)
             chunk = draw_chunk(lm, prefixes, source.settings, source.ends, number)
         texts = [lm.codec.sides(sequence) for sequence in chunk.sequences]
@@ -146,8 +129,6 @@ def _draw(source: Source, path: Path, number: int, device: str) -> None:
         raise UserError(f"{device}: out of memory; a smaller --sample_batch_size would work; what was drawn is kept") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)}); what was drawn is kept") from None
-    finally:
-        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 import transformers
-import xxhash
 
 from dataset.errors import UserError
-from dataset.files import remove_folder, remove_partials, remove_path, write_json
+from dataset.files import file_hash, remove_folder, remove_partials, remove_path, write_json
 from evaluation.fine_tuning.heads import quiet_transformers
 from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.fine_tuning.repeatable import repeatable
 from pretraining.precision import select_precision
+from task_distillation.devices import devices_of
 from task_distillation.generation.cleaning import Counts, write_transfer_set
 from task_distillation.generation.command import Plan
 from task_distillation.generation.fine_tuning import FineTuning, Place, perplexity
 from task_distillation.generation.language_model import NEW_VOCABULARY, LanguageModel, create, load, load_tokenizer, train_tokenizer
-from task_distillation.generation.parts import Source, draw_parts, sampling_devices
+from task_distillation.generation.parts import Source, draw_parts
 from task_distillation.generation.prefixes import Prefixes
 from task_distillation.generation.record import check_same, read_record
 from task_distillation.generation.text import text_rows
@@ -34,7 +34,7 @@ FILES = (MODEL_RECORD, PREFIXES, STATE, TRANSFER_SET, RECORD)
 
 def run(plan: Plan) -> None:
     """Make what `plan` asks for and is not there yet, in a folder that nobody else writes."""
-    devices = sampling_devices(plan.devices)
+    devices = devices_of(plan.devices)
     place, note = _place(plan, devices[0])
     remove_partials(plan.output_dir, FILES)
     with quiet_transformers():  # it warns of rows without an attention mask, which here have no padding
@@ -126,7 +126,7 @@ def _texts(plan: Plan, place: Place, devices: list[str], model_record: dict[str,
     there = read_record(record_path)
     if there is not None and path.is_file():
         check_same(record_path, there["identity"], identity)
-        if there.get("transfer_set_xxh3", (found := _file_hash(path))) != found:
+        if there.get("transfer_set_xxh3", (found := file_hash(path))) != found:
             raise UserError(f"{path}: damaged or edited since {RECORD} beside it was written; move it elsewhere and the same command draws "
                             f"it again, or give another --output_dir")
         print(f"{path}: already there, {there['counts']['rows']} rows")
@@ -138,18 +138,13 @@ def _texts(plan: Plan, place: Place, devices: list[str], model_record: dict[str,
     counts = write_transfer_set(path, plan.data, parts, chunks, plan.num_samples, plan.keep_originals)
     rate = round(drawn / seconds, 2) if drawn else None
     write_json(record_path, {
-        "identity": identity, "counts": counts.as_dict(), "transfer_set_xxh3": _file_hash(path), "samples_per_second": rate,
+        "identity": identity, "counts": counts.as_dict(), "transfer_set_xxh3": file_hash(path), "samples_per_second": rate,
         "samples_of_this_call": drawn, "devices": devices, "dev_perplexity": model_record["dev_perplexity"],
         "parameters": model_record["parameters"],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     })
     remove_folder(parts)
     print(_summary(path, counts, rate))
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _summary(path: Path, counts: Counts, rate: float | None) -> str:

@@ -1,14 +1,11 @@
 """One step in a process of its own, with the wish to stop passed on to it: a run saves itself, the other steps end in order."""
 
-import signal
 import subprocess
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from dataset.errors import UserError
 from dataset.files import reason
-from evaluation.sweep.child import POLL_S, StopWish
+from evaluation.sweep.child import StopWish, wait_for
 
 TERMINAL_S = 1.0
 """A Ctrl-C has reached the step through the terminal; one that still runs so much later is told, in case it came from elsewhere."""
@@ -25,15 +22,4 @@ def start(command: Sequence[str]) -> tuple[int, bool]:
             process = subprocess.Popen(command)
         except OSError as error:
             raise UserError(f"{command[0]}: cannot be started ({reason(error)}); a program that is there would work") from None
-        asked_at, told, insisted = None, False, 0
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return process.wait(POLL_S), wish.name is not None
-            if wish.name is not None and asked_at is None:
-                asked_at = time.monotonic()
-            if asked_at is not None and not told and (wish.name != "SIGINT" or time.monotonic() - asked_at >= TERMINAL_S):
-                process.terminate()
-                told = True
-            if wish.insists > insisted:
-                process.send_signal(signal.SIGINT)
-                insisted = wish.insists
+        return wait_for(process, wish, TERMINAL_S), wish.name is not None

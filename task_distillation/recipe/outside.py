@@ -5,9 +5,9 @@ from pathlib import Path
 import xxhash
 
 from dataset.errors import UserError
+from dataset.files import file_hash
 from evaluation.fine_tuning.model_folder import TOKENIZERS, fingerprint
 from evaluation.tasks.task import TaskData
-from task_distillation.logits_file import file_hash
 from task_distillation.recipe.steps import Step
 
 TASK = "the task"

@@ -6,26 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dataset.errors import UserError
-from dataset.jobs import ProcessExecutor, core_count
-from evaluation.scoring.jobs import select_devices
+from dataset.jobs import ProcessExecutor
 from task_distillation.teaching.parts import Chunk
 from task_distillation.teaching.teacher import Teacher, forget, label_chunk
 
 AHEAD = 2
 """Chunks that wait or run for each device: the next one is read while one is computed."""
-
-
-def devices_of(text: str, most: int) -> list[str]:
-    """Device names of `--devices`: `auto` is every GPU, or the CPU once for each core, but no more than `most`.
-
-    UserError for one that is not here, and for several kinds, whose results would differ in their last bits.
-    """
-    names = select_devices(text)
-    if text == "auto":
-        return (names * core_count() if names == ["cpu"] else names)[:max(1, most)]
-    if len(kinds := sorted({name.partition(":")[0] for name in names})) > 1:
-        raise UserError(f"--devices {text}: {' and '.join(kinds)} round differently; one kind would work")
-    return names
 
 
 def label_chunks(teachers: Sequence[Teacher], chunks: Iterator[Chunk], part: Callable[[int], Path]) -> Iterator[int]:

@@ -98,7 +98,8 @@ def _label(flags: argparse.Namespace, task: Task, order: list[int], settings: Fi
     import transformers
 
     from pretraining.precision import select_precision
-    from task_distillation.teaching.devices import devices_of, label_chunks
+    from task_distillation.devices import devices_of
+    from task_distillation.teaching.devices import label_chunks
     from task_distillation.teaching.teacher import Teacher
 
     lengths = {first: min(chunk_rows, size.rows - first) for first in range(0, size.rows, chunk_rows)}

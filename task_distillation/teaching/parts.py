@@ -15,9 +15,9 @@ import numpy as np
 import xxhash
 
 from dataset.errors import UserError
-from dataset.files import reason, remove_folder, whole_file, write_json
+from dataset.files import file_hash, reason, remove_folder, whole_file, write_json
 from evaluation.tasks.task import Task
-from task_distillation.logits_file import LogitsChunk, file_hash, logits_writer, read_record, record_path
+from task_distillation.logits_file import LogitsChunk, logits_writer, read_record, record_path
 from task_distillation.transfer_set import read_transfer_set, text_hash
 
 IDENTITY = "identity.json"

@@ -5,8 +5,7 @@ computes it or on what came before. On a CPU each process computes with one thre
 in another order, and several processes of one thread do more than one process of several.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.fine_tuning.tokens import Tokenizer
 from evaluation.tasks.task import Examples, Task
 from pretraining.precision import Precision
+from task_distillation.devices import one_thread
 from task_distillation.teaching.parts import Chunk, save_part
 from task_distillation.transfer_set import MASK_WORD, SHOWN
 
@@ -60,17 +60,6 @@ def _load(teacher: Teacher) -> Network:
 def forget() -> None:
     """Give back the memory of a teacher that this process loaded."""
     _load.cache_clear()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch with one thread for an operation, and as it was afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def ask(teacher: Teacher, chunk: Chunk) -> np.ndarray:
