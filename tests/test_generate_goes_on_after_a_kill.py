@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -178,8 +179,21 @@ def test_a_transfer_set_that_was_edited_is_not_taken_for_what_was_drawn(whole, i
     assert (output / "transfer_set.tsv").read_text() == drawn.replace("film", "plot", 1)
 
 
+class ThreadsInTurn(ThreadPoolExecutor):
+    """Threads of which one at a time works: loading a model replaces functions of transformers for the whole process."""
+
+    turn = threading.Lock()
+
+    def submit(self, work, /, *arguments):
+        def in_turn():
+            with self.turn:
+                return work(*arguments)
+
+        return super().submit(in_turn)
+
+
 @pytest.mark.parametrize("executor", [
-    ThreadPoolExecutor, pytest.param(parts.ProcessExecutor, marks=pytest.mark.slow)], ids=["threads", "processes"])
+    ThreadsInTurn, pytest.param(parts.ProcessExecutor, marks=pytest.mark.slow)], ids=["threads", "processes"])
 def test_processes_change_no_byte_and_more_samples_keep_the_first(executor, inputs, tmp_path, monkeypatch):
     """Threads in the place of processes are the same loop without the seconds that a process needs to import torch."""
     monkeypatch.setattr(parts, "ProcessExecutor", executor)
