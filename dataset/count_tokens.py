@@ -14,10 +14,10 @@ if not __package__:  # run by path: the project's root takes the place of this f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.errors import UserError, run_script
 from dataset.flags import parse, script_parser
+from dataset.progress import progress
 from dataset.shard_blocks import read_blocks
 from dataset.shard_format import ATTRIBUTE_TOKENIZER, ATTRIBUTE_VOCAB_SIZE, ShardInfo, find_shards, read_info
 from dataset.token_counts import write_token_counts
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     if len([sha256 for sha256 in hashes if sha256]) > 1:
         raise UserError(f"{flags.dir} holds shards of different tokenizers ({', '.join(hashes)}); one folder for each would work")
     counts = np.zeros(vocab_size, dtype=np.int64)
-    for info in tqdm(infos, desc="shards", disable=None):
+    for info in progress(infos, desc="token counts", unit=" shards"):
         counts += count_shard(info, vocab_size)
     samples = sum(info.rows for info in infos)
     sha256 = hashes[0] if len(hashes) == 1 else None

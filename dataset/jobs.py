@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from dataset.errors import UserError, one_line
 from dataset.files import reason
+from dataset.progress import progress
 
 FAILURES_NAMED = 3
 IN_FLIGHT_PER_WORKER = 2
@@ -153,7 +154,7 @@ class Workers:
 
 
 def _bar(total: int, what: str) -> tqdm:
-    return tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=None)
+    return progress(total=total, desc=what, unit="B", unit_scale=True)
 
 
 def _alone(work: Callable[..., Any], job: Job) -> Any:

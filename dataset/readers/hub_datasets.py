@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from dataset.errors import UserError, one_line
 from dataset.hub import SHOWN, check_on_hub
+from dataset.progress import progress
 from dataset.readers.source import MAX_ARTICLE, SPLIT, Source
 
 BUILDERS = {
@@ -40,7 +39,7 @@ def read_dataset(source: Source) -> Iterator[str]:
     except Exception as error:  # whatever the library's many readers raise
         raise UserError(f"datasets cannot open {name}: {one_line(error)[:SHOWN]}") from error
     number = 0
-    with tqdm(total=getattr(rows, "num_rows", None), unit="row", unit_scale=True, desc=source.path.name, disable=None) as bar:
+    with progress(total=getattr(rows, "num_rows", None), unit=" rows", unit_scale=True, desc=source.path.name) as bar:
         for batch in _batches(rows, name):
             count = len(next(iter(batch.values())))
             texts = batch.get(source.field)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataset.errors import UserError
+from dataset.progress import progress
 
 STRICT, REPLACE = "strict", "replace"
 SPLIT = "train"
@@ -85,7 +84,7 @@ def each_file(source: Source, patterns: tuple[str, ...], what: str) -> Iterator[
     if not files:
         raise UserError(f"{source.path} holds no {' or '.join(map(_show, patterns))}, plain or as .gz, .bz2, .zst; {what} would work")
     total = sum(path.stat().st_size for path in files)
-    with tqdm(total=total, unit="B", unit_scale=True, desc=source.path.name, disable=None) as bar:
+    with progress(total=total, unit="B", unit_scale=True, desc=source.path.name) as bar:
         source.advance = bar.update
         yield from files
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
+from dataset.progress import progress
 from evaluation.fine_tuning.inputs import Inputs
 from evaluation.fine_tuning.losses import label_loss, teacher_loss
 from evaluation.fine_tuning.network import Network
@@ -51,7 +51,7 @@ def train(network: Network, inputs: Inputs, plan: Sequence[np.ndarray], teacher:
     losses = torch.zeros(len(plan), device=device)
     model.train()
     # The losses stay on the device until the end: reading one makes the device wait for the host.
-    for step, chosen in enumerate(tqdm(plan, desc="fine-tuning", leave=False, disable=None)):
+    for step, chosen in enumerate(progress(plan, desc="fine-tuning", unit=" updates", leave=False)):
         for at in range(0, len(chosen), micro):
             rows = chosen[at : at + micro]
             logits = network.logits(inputs.tokens, rows)

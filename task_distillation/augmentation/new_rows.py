@@ -7,8 +7,8 @@ from itertools import islice, product
 
 import numpy as np
 import xxhash
-from tqdm import tqdm
 
+from dataset.progress import progress
 from task_distillation.augmentation.corpus import Corpus
 from task_distillation.augmentation.rule import BLOCK, Rule, draw, perturb
 from task_distillation.augmentation.seen import Seen
@@ -25,7 +25,7 @@ def write_new(writer: TransferWriter, corpus: Corpus, rule: Rule, seed: int, n_i
     for start, stop in blocks:
         seen.add(_hashes(originals[start:stop] + corpus.texts(start, stop)))
     left, tried = most, 0
-    with tqdm(total=n_iter * corpus.rows, desc="new texts", unit=" rows", disable=None) as bar:
+    with progress(total=n_iter * corpus.rows, desc="new texts", unit=" rows") as bar:
         for iteration, (number, (start, stop)) in product(range(n_iter), enumerate(blocks)):
             tokens = int(corpus.starts[stop * corpus.sides] - corpus.starts[start * corpus.sides])
             texts = perturb(corpus, rule, start, stop, draw(rule, seed, iteration, number, tokens, stop - start, corpus.sides))

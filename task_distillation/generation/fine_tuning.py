@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from dataset.errors import UserError
 from dataset.files import reason, whole_file, whole_folder
+from dataset.progress import progress
 from evaluation.fine_tuning.batching import collate, scoring_batches, steps_in_epoch, training_steps
 from evaluation.fine_tuning.heads import quiet_transformers
 from evaluation.fine_tuning.loop import parameter_groups
@@ -126,7 +126,7 @@ class FineTuning:
             tokens, _ = self._lm.codec.rows(self._columns, self._settings.max_length, np.random.default_rng(source))
         model, device = self._lm.model.train(), self._place.device
         total, count = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        for rows in tqdm(self._plan[epoch], desc=f"epoch {epoch + 1}", unit="update", leave=False, disable=None):
+        for rows in progress(self._plan[epoch], desc=f"epoch {epoch + 1}", unit=" updates", leave=False):
             with self._place.precision.autocast(device):
                 loss, tokens_of_batch = next_token_loss(model, collate(tokens, rows, self._lm.codec.eos, device))
             (loss / tokens_of_batch.clamp(min=1)).backward()

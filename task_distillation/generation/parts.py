@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dataset.errors import UserError
 from dataset.files import reason, write_json
 from dataset.jobs import ProcessExecutor
+from dataset.progress import progress
 from evaluation.fine_tuning.heads import quiet_transformers
 from evaluation.fine_tuning.repeatable import repeatable
 from pretraining.precision import Precision
@@ -54,7 +55,7 @@ def draw_parts(source: Source, identity: dict[str, Any], folder: Path, chunks: i
     missing = deque(number for number in range(chunks) if not part_path(folder, number).is_file())
     size, begun = source.settings.sample_batch_size, len(missing)
     started = time.perf_counter()
-    with tqdm(total=chunks * size, initial=(chunks - len(missing)) * size, desc="drawing", unit=" samples", disable=None) as bar:
+    with progress(total=chunks * size, initial=(chunks - len(missing)) * size, desc="drawing", unit=" samples") as bar:
         if len(devices) == 1:
             try:
                 while missing:

@@ -43,12 +43,19 @@ def last_marker(run: Path) -> Path:
     return find_markers(run)[-1].folder
 
 
+def student_score(run: Path, task: Task) -> Row | None:
+    """The score of the run's last student as it is, and not one that run_glue.py found of its encoder or on another task."""
+    weights = fingerprint(last_marker(run))
+    return next((row for row in read_results(run) if row["task"] == task.name and row.get("mode") == AS_IT_IS
+                 and row.get("weights_sha256") == weights and "metrics" in row), None)
+
+
 def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row) -> str:
     """Write summary.json and summary.md; the latter's text. Scores are fractions in the first, percent in the second."""
     students = []
     for seed in seeds:
         run = student_run(output_dir, seed)
-        row = _score(run, last_marker(run), task)
+        row = student_score(run, task)
         serving = json.loads((output_dir / SERVING / f"seed_{seed}" / "serving.json").read_text(encoding="utf-8"))
         students.append({"seed": seed, "run": str(run), "metrics": None if row is None else row["metrics"],
                          "parameters": None if row is None else row["parameters"], "serving": serving})
@@ -73,13 +80,6 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     text = "\n".join(lines) + "\n"
     write_text(output_dir / "summary.md", text)
     return text
-
-
-def _score(run: Path, marker: Path, task: Task) -> Row | None:
-    """The score of the student in `marker` as it is, and not one that run_glue.py found of its encoder or on another task."""
-    weights = fingerprint(marker)
-    return next((row for row in read_results(run) if row["task"] == task.name and row.get("mode") == AS_IT_IS
-                 and row.get("weights_sha256") == weights and "metrics" in row), None)
 
 
 def _line(name: str, parameters: int, metrics: list[dict[str, float]]) -> str:

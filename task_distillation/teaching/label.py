@@ -12,11 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataset.errors import OneLineParser, UserError
 from dataset.files import locked
 from dataset.flags import parse
+from dataset.progress import progress
 from evaluation.fine_tuning.checks import check_scoring
 from evaluation.fine_tuning.model_folder import fingerprint, read_head
 from evaluation.fine_tuning.settings import PRECISIONS, FineTuningSettings
@@ -115,7 +114,7 @@ def _label(flags: argparse.Namespace, task: Task, order: list[int], settings: Fi
     started = time.monotonic()
     if missing:
         wanted = (chunk for chunk in chunks(flags.transfer_set, task, chunk_rows) if chunk.first in missing)
-        with tqdm(total=size.rows, initial=size.rows - asked, desc="label", unit=" rows", unit_scale=True, disable=None) as bar:
+        with progress(total=size.rows, initial=size.rows - asked, desc="label", unit=" rows", unit_scale=True) as bar:
             for count in label_chunks(teachers, wanted, labelling.part):
                 bar.update(count)
     rate = asked / max(time.monotonic() - started, 1e-9)

@@ -1,0 +1,123 @@
+"""What a student of a million parameters gains from its teacher: students of labels alone beside those of recipes, over the same seeds.
+
+    python -m benchmarks.small_students benchmarks/task_recipes/sst2/lite.yaml benchmarks/task_recipes/sst2/heavy.yaml \\
+        --model models/teacher --glue_dir glue --output_dir work/small_students/sst2
+
+The first recipe's `teach` makes the teacher of all; `labels` is the same `distil` on the task's training set and its labels. Recipes differ
+in their transfer sets alone, which is checked. The same command goes on after a kill.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset.errors import OneLineParser, UserError, run_command
+from evaluation.scoring.statistics import Spread, spread
+from evaluation.tasks.task import Task
+from task_distillation.recipe.read import Recipe, read_recipe
+from task_distillation.recipe.run import SCRIPT
+from task_distillation.task_flags import select_task
+
+LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: `runs`, one for each seed."""
+
+    name: str
+    runs: list[Path]
+    scores: Spread
+
+
+def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = OneLineParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("recipes", type=Path, nargs="+", help="recipes that differ in their transfer sets; a file's name names its row")
+    parser.add_argument("--model", type=Path, required=True, help="the encoder that is fine-tuned as the teacher")
+    parser.add_argument("--glue_dir", type=Path, required=True, help="folder of GLUE's official files")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets the teacher and a folder for each row")
+    return parser.parse_args(arguments)
+
+
+def read_recipes(paths: list[Path]) -> dict[str, Recipe]:
+    """Name -> recipe; UserError where they differ in more than their transfer sets."""
+    recipes = {path.stem: read_recipe(path, [], None) for path in paths}
+    if len(recipes) < len(paths) or {LABELS, "teacher"} & set(recipes):
+        raise UserError(f"{', '.join(map(str, paths))}: recipes with different names, and none called {LABELS} or teacher, would work")
+    first = recipes[paths[0].stem]
+    for recipe in recipes.values():
+        for key in ("task_name", "seeds"):
+            if getattr(recipe, key) != getattr(first, key):
+                raise UserError(f"{recipe.path}: another {key} than in {first.path}; scores of equal ones can be compared")
+        for section in ("teach", "distil"):
+            if recipe.sections[section] != first.sections[section]:
+                raise UserError(f"{recipe.path}: {section} is not that of {first.path}; scores of equal ones can be compared")
+    return recipes
+
+
+def run_step(*words: str | Path) -> None:
+    """A subcommand of run_task_distillation.py; UserError where it fails."""
+    status = subprocess.run([sys.executable, str(SCRIPT), *map(str, words)]).returncode
+    if status:
+        raise UserError(f"{words[0]}: status {status}; the same command goes on")
+
+
+def train_on_labels(recipe: Recipe, flags: argparse.Namespace) -> list[Path]:
+    """The students of the task's training set and its labels; their runs."""
+    words = recipe.words("distil")
+    if "--method" in words:
+        at = words.index("--method")
+        del words[at : at + 2]
+    runs = [flags.output_dir / LABELS / f"seed_{seed}" for seed in recipe.seeds]
+    for seed, run in zip(recipe.seeds, runs, strict=True):
+        run_step("distil", "--task_name", recipe.task_name, "--glue_dir", flags.glue_dir, "--output_dir", flags.output_dir,
+                 "--job_name", LABELS, "--current_run_id", run.name, "--seed", str(seed), *words, "--method", "labels", "--resume")
+    return runs
+
+
+def scores_of(name: str, runs: list[Path], task: Task) -> Arm:
+    """The row of `runs`; UserError where one has no score."""
+    from task_distillation.recipe.summary import student_score
+
+    rows = [student_score(run, task) for run in runs]
+    missing = next((run for run, row in zip(runs, rows, strict=True) if row is None), None)
+    if missing is not None:
+        raise UserError(f"{missing}: no score of its last student; remove it and run this again")
+    return Arm(name, runs, spread([row["metrics"][task.headline] for row in rows]))
+
+
+def table(task: Task, teacher: float, arms: list[Arm]) -> list[str]:
+    """`arms`: that of labels first. In percent; `gain` is over labels, `deviation` of one run, over seeds."""
+    base = arms[0].scores.mean
+    lines = [f"{task.name}, {task.headline}, teacher {100 * teacher:.1f}", "",
+             "| student of | mean | deviation | gain | seeds |", "|:--|--:|--:|--:|:--|"]
+    for arm in arms:
+        deviation = "" if arm.scores.deviation is None else f"{100 * arm.scores.deviation:.1f}"
+        gain = "" if arm is arms[0] else f"{100 * (arm.scores.mean - base):+.1f}"
+        lines.append(f"| {arm.name} | {100 * arm.scores.mean:.1f} | {deviation} | {gain} | "
+                     f"{', '.join(f'{100 * value:.1f}' for value in arm.scores.values)} |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    flags = parse_flags(arguments)
+    recipes = read_recipes(flags.recipes)
+    first = next(iter(recipes.values()))
+    task = select_task(argparse.Namespace(task_name=first.task_name, task_file=None))
+    teacher = flags.output_dir / "teacher"
+    run_step("teach", "--task_name", first.task_name, "--glue_dir", flags.glue_dir, "--model", flags.model, "--output_dir", teacher,
+             *first.words("teach"))
+    arms = [scores_of(LABELS, train_on_labels(first, flags), task)]
+    for name, recipe in recipes.items():
+        folder = flags.output_dir / name
+        run_step("recipe", recipe.path, "--teacher_path", teacher, "--glue_dir", flags.glue_dir, "--output_dir", folder)
+        arms.append(scores_of(name, [folder / "students" / f"seed_{seed}" for seed in recipe.seeds], task))
+    score = json.loads((teacher / "teach.json").read_text(encoding="utf-8"))["metrics"][task.headline]
+    print("\n" + "\n".join(table(task, score, arms)))
+
+
+if __name__ == "__main__":
+    run_command(main)
