@@ -71,6 +71,7 @@ def test_any_file_that_decides_a_score_changes_the_fingerprint(tmp_path):
     ("architectures", [1], "a list of names"), ("architectures", "BertModel", "a list of names"),
     ("model_type", 5, "a name such as bert"), ("model_type", None, "model_type is null"), ("num_labels", "two", "a number"),
     ("max_position_embeddings", "64", "a number"), ("pad_token_id", [0], "a number"),
+    ("num_hidden_layers", -1, "a number of layers from 1"),
 ])
 def test_a_config_of_other_types_is_one_line(tmp_path, key, value, told):
     folder = write_teacher(tmp_path / "model", **{"architectures": HEAD, key: value})

@@ -80,6 +80,9 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     assert [student["seed"] for student in said["students"]] == [1, 2] and said["retention"] > 0
     table = (place / "out" / "summary.md").read_text()
     assert "| teacher |" in table and "2 seeds, mean ± deviation" in table
+    size = (place / "out" / "serving" / "seed_1" / "student.pt2").stat().st_size
+    assert f"torch_export {size / 1e6:.1f} MB" in table
+    assert f"| the same answer for every row | | {100 * said['constant_metrics']['accuracy']:.1f} |" in table
     for seed in (1, 2):
         run_folder = place / "out" / "students" / f"seed_{seed}"
         assert {row["role"] for row in read_results(run_folder)} == {"teacher", "marker"}
@@ -136,6 +139,8 @@ MISTAKES = {
     "clock": (RECIPE, ["--set", "distil.clock=real"], "distil: --clock real"),
     "one call": (RECIPE, ["--set", "distil.print_config=true"], "distil: print_config belongs to one call"),
     "epochs": (RECIPE, ["--set", "teach.num_train_epochs=-3"], "teach: --num_train_epochs -3"),
+    "grid": (RECIPE.replace("learning_rate: 1.0e-3, per_device_train_batch_size: 16, ", ""),
+             ["--set", "teach.protocol=budget"], "teach: --protocol budget: a grid over"),
     "probability": (RECIPE, ["--set", "augment.mask_prob=2"], "augment: --mask_prob 2"),
     "windows": (RECIPE, ["--set", "augment.window_lengths=0"], "augment: --window_lengths 0"),
     "passes": (RECIPE, ["--set", "augment.n_iter=0"], "augment: --n_iter 0"),

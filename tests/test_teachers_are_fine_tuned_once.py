@@ -126,13 +126,14 @@ def test_a_teacher_that_diverged_is_no_teacher(place, tmp_path):
     assert "not finite after 3 updates; a lower --learning_rate" in said and not list(tmp_path.iterdir())
 
 
-def test_a_protocol_gives_the_settings_and_flags_change_them(place, capsys):
+def test_a_protocol_gives_the_settings_and_flags_change_them(place):
     parsed = teach.make_parser().parse_args(["--model", "m", "--output_dir", "o", "--protocol", "quick", "--learning_rate", "1e-4"])
-    settings = teach._settings(parsed, "SST-2")
+    settings, notes = teach.teach_settings(parsed, "SST-2")
     assert (settings.learning_rate, settings.max_train_samples, settings.num_train_epochs, settings.seed) == (1e-4, 2500, 2.0, 1)
-    assert "the first of its seeds, 1; --seed says another" in capsys.readouterr().out
+    assert len(notes) == 1 and "the first of its seeds, 1; --seed says another" in notes[0]
     parsed = teach.make_parser().parse_args(["--model", "m", "--output_dir", "o", "--protocol", "quick", "--seed", "3"])
-    assert teach._settings(parsed, "SST-2").seed == 3 and not capsys.readouterr().out
+    settings, notes = teach.teach_settings(parsed, "SST-2")
+    assert settings.seed == 3 and notes == []
     free = dict.fromkeys(("learning_rate", "per_device_train_batch_size", "num_train_epochs"))
     assert "a grid over " in told(flags(place, output_dir=place / "never", protocol="budget", **free))
 

@@ -6,6 +6,7 @@ import pytest
 from translate_case import accept, flags_of, ours
 
 from dataset.errors import UserError
+from evaluation.tasks.table import select_tasks
 from translation.confs import read_conf
 from translation.translate import translate
 
@@ -76,7 +77,10 @@ def test_what_a_configuration_says_to_no_effect_is_one_line(confs):
 
 
 def test_pairs_learn_softened_probabilities_and_scores_by_squared_error(confs, tmp_path):
-    (words,) = ours("python -m dbert.distill.run.distill_siamese_rnn_mnli --config confs/pairs/siarnn.json")
+    pairs = "python -m dbert.distill.run.distill_siamese_rnn_mnli --config confs/pairs/siarnn.json"
+    assert select_tasks(["mnli"])[0].label_names == ("entailment", "neutral", "contradiction")
+    assert any("logits_0 to 2 are those of entailment, neutral and contradiction" in note for note in translate(pairs).notes)
+    (words,) = ours(pairs)
     accept(words, tmp_path)
     flags = flags_of(words)
     assert (flags["student"], flags["task_name"], flags["method"], flags["temperature"]) == (

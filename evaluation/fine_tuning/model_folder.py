@@ -44,6 +44,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pad_token_id": (lambda value: isinstance(value, int), "a number"),
     "max_position_embeddings": (lambda value: isinstance(value, int), "a number"),
     "problem_type": (lambda value: isinstance(value, str), "a name"),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), (lambda value: isinstance(value, int) and value > 0, "a number of layers from 1")),
 }
 """Key of config.json -> whether a value is what is read of it here, and what would be."""
 

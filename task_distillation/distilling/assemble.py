@@ -38,7 +38,7 @@ def prepare(plan: TaskPlan, control: Control, precision: Precision, device: torc
     student = build_student(plan.student, tokenizer, task, args.run.seed, resolved.notes.append)
     counts = student.parameter_counts()
     check_disk(resolved, plan.folder, counts.total)
-    resolved.notes.append(f"a {args.student.student} of {counts.total:,} parameters, {counts.without_embeddings:,} of them not embeddings; "
+    resolved.notes.append(f"{args.student.student}: {counts.total:,} parameters, {counts.without_embeddings:,} of them not embeddings; "
                           f"{len(plan.transfer):,} rows to learn from")
 
     def encoded(columns: list[list[str]]) -> list[Tokens]:

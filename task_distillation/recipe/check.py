@@ -1,13 +1,9 @@
 """Whether every step would take its flags and their values: each step's own checks, as far as they need no work of another step."""
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dataset.flags import parse
-from evaluation.fine_tuning.settings import FineTuningSettings
-from evaluation.scoring.flags import given_settings
-from evaluation.scoring.protocols import read_protocol
 from evaluation.tasks.task import Task
 from pretraining.args.flag_set import parse_flags
 from pretraining.launch import Launch
@@ -33,7 +29,7 @@ def check_steps(recipe: Recipe, task: Task, steps: Sequence[Step]) -> None:
         plan_student(args.student, task)
 
     checks: dict[str, Callable[[list[str]], Any]] = {
-        "teach": lambda words: _teach(parse(teach.make_parser(), words, {})),
+        "teach": lambda words: teach.teach_settings(parse(teach.make_parser(), words, {}), task.name),
         "augment": lambda words: augment.rule_of(parse(augment.make_parser(), words, {"n_iter": (1, None), "max_rows": (1, None)})),
         "generate": generate.parse_flags,
         "label": lambda words: label.label_settings(parse(label.make_parser(), words, {"chunk_rows": (1, None)})),
@@ -41,12 +37,3 @@ def check_steps(recipe: Recipe, task: Task, steps: Sequence[Step]) -> None:
     }
     for step in steps:
         check_words(recipe, step.command, step.words, checks[step.command])
-
-
-def _teach(flags: argparse.Namespace) -> None:
-    given = given_settings(flags)
-    if flags.protocol is None:
-        FineTuningSettings(**given)
-    else:
-        seed = given.pop("seed", None)
-        read_protocol(flags.protocol).with_flags(given, None if seed is None else (seed,), None)

@@ -11,7 +11,7 @@ from task_distillation.recipe.check import check_steps
 from task_distillation.recipe.outside import Outside
 from task_distillation.recipe.read import Recipe, read_recipe
 from task_distillation.recipe.run import Runner, shown
-from task_distillation.recipe.steps import TEACHER, Step, export_line, export_step, plan_steps, student_run
+from task_distillation.recipe.steps import SERVING, TEACHER, Step, export_line, export_step, plan_steps, student_run
 from task_distillation.task_flags import select_task
 from task_distillation.teaching.label import label_settings
 from task_distillation.teaching.label import make_parser as label_parser
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _finish(flags: argparse.Namespace, recipe: Recipe, task: Task, steps: list[Step], runner: Runner) -> None:
-    """Exports, the teacher's score, and the table."""
+    """Exports, the teacher's score, the table, and the commands that show more."""
     from task_distillation.recipe.summary import last_marker, score_teacher, summarise
 
     output_dir = flags.output_dir
@@ -74,7 +74,8 @@ def _finish(flags: argparse.Namespace, recipe: Recipe, task: Task, steps: list[S
     words = next(step.words for step in steps if step.command == "label")
     folder, settings = flags.teacher_path or output_dir / TEACHER, label_settings(label_parser().parse_args(words))
     teacher = score_teacher(output_dir, runs, folder, task, settings, flags.glue_dir, flags.devices)
-    where = shlex.quote(str(output_dir / "report"))
-    print(f"\n{summarise(output_dir, recipe.seeds, task, teacher)}\n"
-          f"python -m evaluation.report {shlex.join(map(str, runs))} --output_dir {where}")
-
+    text = summarise(output_dir, recipe.seeds, task, teacher)
+    serving = output_dir / SERVING / f"seed_{recipe.seeds[0]}"
+    print(f"\n{text}\n"
+          f"python -m evaluation.report {shlex.join(map(str, runs))} --output_dir {shlex.quote(str(output_dir / 'report'))}\n"
+          f"python -m benchmarks.task_students {shlex.join(map(str, (folder, serving)))}")

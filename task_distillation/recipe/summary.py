@@ -60,7 +60,8 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
         students.append({"seed": seed, "run": str(run), "metrics": None if row is None else row["metrics"],
                          "parameters": None if row is None else row["parameters"], "serving": serving})
     content: dict[str, Any] = {"task": task.name, "headline": task.headline, "students": students,
-                               "teacher": {"metrics": teacher["metrics"], "parameters": teacher["parameters"]}}
+                               "teacher": {"metrics": teacher["metrics"], "parameters": teacher["parameters"]},
+                               "constant_metrics": teacher["constant_metrics"]}
     names = list(teacher["metrics"])
     lines = [f"# {task.name}", "", f"| model | parameters | {' | '.join(names)} |", "|:--|--:|" + "--:|" * len(names),
              _line("teacher", teacher["parameters"], [teacher["metrics"]])]
@@ -68,23 +69,27 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     lines += [_line(f"student, seed {student['seed']}", student["parameters"], [student["metrics"]]) for student in scored]
     if len(scored) > 1:
         lines.append(_line(f"students, {len(scored)} seeds, mean ± deviation", scored[0]["parameters"], [one["metrics"] for one in scored]))
+    lines += [_line("the same answer for every row", None, [teacher["constant_metrics"]])]
     lines += [f"| student, seed {student['seed']} | | {' | '.join('no score' for _ in names)} |"
               for student in students if student["metrics"] is None]
+    lines += ["", "Dev sets, in percent; weights of the end of the budget, which no score has chosen."]
     if scored:
         best = teacher["metrics"][task.headline]
         mean = spread([student["metrics"][task.headline] for student in scored]).mean
         content["retention"] = mean / best if best > 0 else None
-        kept = "" if best <= 0 else f"The students keep {mean / best:.1%} of the teacher's {task.headline}. "
-        lines += ["", f"{kept}Dev sets, in percent; weights of the end of the budget, which no score has chosen."]
+        lines += [] if best <= 0 else [f"The students keep {mean / best:.1%} of the teacher's {task.headline}."]
+    serving = students[0]["serving"]
+    sizes = ", ".join(f"{name} {found['bytes'] / 1e6:.1f} MB" for name, found in serving["formats"].items())
+    lines += [f"{serving['parameters']['without_embeddings']:,} of a student's parameters are not embeddings; to serve: {sizes}."]
     write_json(output_dir / "summary.json", content)
     text = "\n".join(lines) + "\n"
     write_text(output_dir / "summary.md", text)
     return text
 
 
-def _line(name: str, parameters: int, metrics: list[dict[str, float]]) -> str:
+def _line(name: str, parameters: int | None, metrics: list[dict[str, float]]) -> str:
     cells = []
     for metric in metrics[0]:
         found = spread([one[metric] for one in metrics])
         cells.append(f"{100 * found.mean:.1f}" + (f" ± {100 * found.deviation:.1f}" if len(metrics) > 1 else ""))
-    return f"| {name} | {parameters:,} | {' | '.join(cells)} |"
+    return f"| {name} |{'' if parameters is None else f' {parameters:,}'} | {' | '.join(cells)} |"

@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int | None:
     """Run `teach`; UserError for anything that flags, data and model folder show to be wrong, before torch is imported."""
     flags = parse(make_parser(), arguments, {})
     data = read_task(flags)
-    settings = _settings(flags, data.task.name)
+    settings, notes = teach_settings(flags, data.task.name)
+    print(*notes, sep="\n", end="\n" if notes else "")
     check_fine_tuning(flags.model, data.task, settings)
     wanted = _identity(flags.model, data, settings)
     folder = flags.output_dir
@@ -56,23 +57,24 @@ def main(arguments: list[str]) -> int | None:
     return None
 
 
-def _settings(flags: argparse.Namespace, task_name: str) -> FineTuningSettings:
-    """Of the flags alone, or of a protocol with what flags change; UserError where the protocol has several points for one seed."""
-    given = given_settings(flags)
+def teach_settings(flags: argparse.Namespace, task_name: str) -> tuple[FineTuningSettings, list[str]]:
+    """(those of the flags alone, or of a protocol with what flags change; what to tell about it); UserError for a grid."""
+    given, notes = given_settings(flags), []
     if flags.protocol is None:
-        return FineTuningSettings(**given)
+        return FineTuningSettings(**given), notes
     seed = given.pop("seed", None)
     protocol = read_protocol(flags.protocol).with_flags(given, None if seed is None else (seed,), None)
     if protocol.grid:
         raise UserError(f"--protocol {flags.protocol}: a grid over {', '.join(protocol.grid)}, and one teacher is trained; values of them "
                         f"as flags would work")
     if task_name in protocol.start_from:
-        print(f"--protocol {flags.protocol}: no effect: {task_name} starts from the folder of --model, not from a model of "
-              f"{protocol.start_from[task_name]}")
+        notes.append(f"--protocol {flags.protocol}: no effect: {task_name} starts from the folder of --model, not from a model of "
+                     f"{protocol.start_from[task_name]}")
     settings = protocol.points(task_name)[0]
     if len(protocol.seeds) > 1:
-        print(f"--protocol {flags.protocol}: one teacher is trained, with the first of its seeds, {settings.seed}; --seed says another")
-    return settings
+        notes.append(f"--protocol {flags.protocol}: one teacher is trained, with the first of its seeds, {settings.seed}; "
+                     f"--seed says another")
+    return settings, notes
 
 
 def _identity(model: Path, data: TaskData, settings: FineTuningSettings) -> dict[str, Any]:

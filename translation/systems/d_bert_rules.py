@@ -186,6 +186,9 @@ def learn_from(call: Translation) -> None:
     else:
         call.set("--transfer_set", "TRANSFER_SET")
         call.set("--logits", "LOGITS")
+    if call.last.flags["--task_name"] == ["mnli"]:
+        call.note("MNLI's classes as numbers are refused, as programs number them in different orders: a label column needs their names, "
+                  "and logits_0 to 2 are those of entailment, neutral and contradiction")
     for word, what in (("TRANSFER_SET", "the file of texts, as augment and generate write it"), ("LOGITS", "what label wrote of it")):
         if [word] in call.last.flags.values():
             call.note(f"{word}: put in {what}")
