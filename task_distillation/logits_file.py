@@ -9,12 +9,11 @@ Damage is noticed before a number is used: where `label`'s record lies beside th
 checksums of Parquet's pages and by the line end that closes a TSV. A digit that changed in a TSV without its record shows nowhere.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from dataset.errors import UserError, one_line
 from dataset.files import file_hash, reason, whole_file
 from evaluation.tasks.task import Task
+from task_distillation.record import read_record, record_path
 from task_distillation.transfer_set import LOGITS, SHOWN, TransferRow, text_hash
 
 ROW, HASH = "row", "text_hash"
@@ -115,24 +115,9 @@ def read_logits(path: Path, task: Task) -> Iterator[LogitsChunk]:
         raise UserError(f"{path}: {reason(error)}; a file of logits that can be read would work") from None
 
 
-def record_path(path: Path) -> Path:
-    """Where `label` says what it made the logits in `path` from."""
-    return path.with_name(f"{path.name}.json")
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of `label`'s; UserError in one line for anything else."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: {reason(error)}; a file that can be read would work") from None
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{path}: not what `label` writes; remove it, or give another file of logits") from None
-
-
 def _check_unchanged(path: Path) -> None:
     record = record_path(path)
-    if record.is_file() and file_hash(path) != read_record(record).get("xxh3"):
+    if (found := read_record(record)) is not None and file_hash(path) != found.get("xxh3"):
         raise UserError(f"{path}: damaged or edited since {record.name} beside it was written; copy both again, or label the transfer set "
                         f"again")
 

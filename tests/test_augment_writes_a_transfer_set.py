@@ -14,11 +14,13 @@ from tiny_glue import write_rte, write_sst2, write_stsb
 
 from dataset.errors import UserError
 from evaluation.tasks.table import select_tasks
+from task_distillation.augmentation import command
 from task_distillation.augmentation.command import main
 from task_distillation.augmentation.corpus import MASK_WORD, Corpus, build_corpus, tag_texts
 from task_distillation.augmentation.new_rows import write_new
 from task_distillation.augmentation.rule import Rule
 from task_distillation.augmentation.words import split_words
+from task_distillation.record import read_record, record_path
 from task_distillation.transfer_set import TransferRow, read_transfer_set, transfer_writer
 
 PROJECT = Path(__file__).parents[1]
@@ -193,3 +195,43 @@ def test_nothing_has_the_final_name_before_all_is_written(glue, tmp_path):
 def test_flags_are_checked_before_torch_is_there():
     code = "import sys, task_distillation.augmentation.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+def test_the_same_command_does_nothing_and_another_replaces_nothing(glue, tmp_path, monkeypatch, capsys):
+    output, short = tmp_path / "set.tsv", ("--n_iter", "2")
+    augment(glue, output, *short)
+    made, when = output.read_bytes(), output.stat().st_mtime_ns
+    augment(glue, output, *short, workers=2)
+    assert "set.tsv: already done" in capsys.readouterr().out and output.stat().st_mtime_ns == when
+    for more, said in ((("--n_iter", "3"), r"made with another n_iter \(2, not 3\)"), ((*short, "--seed", "1"), "made with another seed"),
+                       ((*short, "--keep_originals", "false"), "made with another keep_originals")):
+        with pytest.raises(UserError, match=f"set.tsv: there already, {said}.*another --output, or --overwrite, would work"):
+            augment(glue, output, *more)
+    output.write_bytes(made + b"mine\t\n")
+    with pytest.raises(UserError, match="changed since it was made"):
+        augment(glue, output, *short)
+    record_path(output).unlink()
+    with pytest.raises(UserError, match="nothing beside it says from what"):
+        augment(glue, output, *short)
+    assert output.read_bytes() == made + b"mine\t\n"
+    augment(glue, output, *short, "--overwrite")
+    assert output.read_bytes() == made
+    record_path(output).write_text("[]")
+    with pytest.raises(UserError, match="not what this command writes"):
+        augment(glue, output, *short)
+
+
+def test_a_kill_before_the_record_costs_the_same_work_again(glue, tmp_path, monkeypatch):
+    output, write = tmp_path / "set.tsv", command.write_record
+
+    def killed(path, content):
+        if content["xxh3"] is not None:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command, "write_record", killed)
+        augment(glue, output, "--n_iter", "2")
+    made = output.read_bytes()
+    augment(glue, output, "--n_iter", "2")
+    assert output.read_bytes() == made and read_record(record_path(output))["xxh3"] is not None

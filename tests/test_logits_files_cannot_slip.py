@@ -169,14 +169,14 @@ def test_a_bit_that_flips_in_parquet_changes_no_number_unseen(tmp_path):
 def test_beside_its_record_any_change_of_a_file_is_seen(name, tmp_path):
     path = write(tmp_path / name, SST2, TEXTS, values_of(7, 2))
     record = tmp_path / f"{name}.json"
-    record.write_text(json.dumps({"xxh3": file_hash(path)}))
+    record.write_text(json.dumps({"identity": {}, "xxh3": file_hash(path)}))
     assert read(path, SST2)[1].tobytes() == values_of(7, 2).tobytes()
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])  # another last digit, or no Parquet any more
     with pytest.raises(UserError, match=f"{name}: damaged or edited since {name}.json beside it was written"):
         list(read_logits(path, SST2))
     record.write_text("[]x")
-    with pytest.raises(UserError, match=f"{name}.json: not what `label` writes"):
+    with pytest.raises(UserError, match=f"{name}.json: not what this command writes"):
         list(read_logits(path, SST2))
 
 

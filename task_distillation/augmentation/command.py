@@ -3,27 +3,33 @@
     python run_task_distillation.py augment --task_name sst2 --glue_dir glue --output runs/sst2/augmented.tsv
 
 The output begins with the task's own training rows and their labels; the new rows have none. Every pass makes one new text of each row, so
-that a file that --max_rows cuts short still has something of every row.
+that a file that --max_rows cuts short still has something of every row. OUTPUT.json beside it says what decided it: the same command again
+does nothing, and another one does not replace it.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dataset.errors import OneLineParser, UserError
+from dataset.files import file_hash
 from dataset.flags import parse
 from dataset.jobs import core_count
 from evaluation.fine_tuning.settings import boolean
-from evaluation.tasks.task import Examples
+from evaluation.tasks.task import Examples, TaskData
 from pretraining.args.flags import parse_int
 from task_distillation.augmentation.corpus import read_corpus
 from task_distillation.augmentation.new_rows import write_new
 from task_distillation.augmentation.rule import Rule
 from task_distillation.augmentation.taggers import SPACY_MODEL, TAGGERS, load_tagger
+from task_distillation.record import other_making, read_record, record_path, write_record
 from task_distillation.task_flags import add_task_flags, check_output, read_task
 from task_distillation.transfer_set import plain_text, transfer_writer
 
+FORMAT_VERSION = 1
 N_ITER = {1: 20, 2: 10}
 """The paper's passes over single sentences and over pairs."""
 
@@ -52,6 +58,7 @@ def make_parser() -> OneLineParser:
     add("--spacy_model", default=SPACY_MODEL, metavar="NAME", help=f"for --tagger spacy: a model's name or folder (default {SPACY_MODEL})")
     add("--num_workers", "--n_processes", dest="n_processes", type=parse_int, default=core_count(), metavar="N",
         help="processes that tag (default: one for each core); what is written does not depend on it")
+    add("--overwrite", action="store_true", help="replace what is at --output, whatever it is")
     return parser
 
 
@@ -71,6 +78,10 @@ def main(arguments: list[str]) -> None:
     rows = [(texts, label) for texts, label in _plain_rows(data.train) if all(texts)]
     if not rows:
         raise UserError(f"{data.task.name}: none of its {len(data.train)} training rows has text; rows with words would work")
+    identity = _identity(flags, data, rule)
+    if flags.output.is_file() and not _is_to_be_made(flags.output, identity, flags.overwrite):
+        print(f"{flags.output}: already done")
+        return
     if len(rows) < len(data.train):
         print(f"{data.task.name}: {len(data.train) - len(rows)} training rows without text passed over")
     with transfer_writer(flags.output, data.task) as writer:
@@ -79,7 +90,7 @@ def main(arguments: list[str]) -> None:
                 writer.write(texts, label)
         own = writer.rows
         corpus = read_corpus([texts for texts, _ in rows], flags.tagger, flags.spacy_model, flags.n_processes)
-        n_iter = flags.n_iter or N_ITER[sides]
+        n_iter = identity["n_iter"]
         most = None if flags.max_rows is None else flags.max_rows - own
         started = time.perf_counter()
         tried = write_new(writer, corpus, rule, flags.seed, n_iter, ["\t".join(texts) for texts, _ in rows], most)
@@ -89,7 +100,32 @@ def main(arguments: list[str]) -> None:
             if not own:
                 raise UserError(told)
             print(f"note: {told}")
+        # Without a hash: the file that is found beside it was written by this command, which was killed before it could say so.
+        write_record(flags.output, {"identity": identity, "xxh3": None})
+    write_record(flags.output, {"identity": identity, "xxh3": file_hash(flags.output), "originals": own, "rows": writer.rows,
+                                "tries": tried})
     print(f"{flags.output}: {own} training rows and {writer.rows - own} new ones of {tried} tries ({tried / seconds:.0f}/s after tagging)")
+
+
+def _identity(flags: argparse.Namespace, data: TaskData, rule: Rule) -> dict[str, Any]:
+    """All that decides the file."""
+    return {
+        "format_version": FORMAT_VERSION, "task": data.task.name, "data_sha256": data.sha256,
+        **asdict(rule), "window_lengths": list(rule.window_lengths), "n_iter": flags.n_iter or N_ITER[len(data.train.texts)],
+        "max_rows": flags.max_rows, "keep_originals": flags.keep_originals, "seed": flags.seed, "tagger": flags.tagger,
+        "spacy_model": flags.spacy_model if flags.tagger == "spacy" else None,
+    }
+
+
+def _is_to_be_made(output: Path, identity: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the file that is there is to be replaced; UserError where it is something else and `overwrite` is not asked for."""
+    made = other_making(output, identity)
+    if made is None or overwrite:
+        return made is not None
+    record = read_record(record_path(output))
+    if record is not None and record["identity"] == identity and record["xxh3"] is None:
+        return True
+    raise UserError(f"{output}: there already, {made}; another --output, or --overwrite, would work")
 
 
 def rule_of(flags: argparse.Namespace) -> Rule:

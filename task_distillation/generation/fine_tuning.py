@@ -26,7 +26,7 @@ from evaluation.fine_tuning.tokens import Tokens
 from pretraining.precision import Precision
 from task_distillation.generation.flags import TrainingSettings
 from task_distillation.generation.language_model import LanguageModel
-from task_distillation.generation.record import check_same
+from task_distillation.record import check_same
 
 MAX_GRAD_NORM = 1.0
 IGNORED = -100

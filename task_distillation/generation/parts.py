@@ -28,8 +28,8 @@ from task_distillation.devices import one_thread
 from task_distillation.generation.flags import SamplingSettings, TrainingSettings
 from task_distillation.generation.language_model import LanguageModel, load
 from task_distillation.generation.prefixes import Prefixes
-from task_distillation.generation.record import check_same, read_record
 from task_distillation.generation.sampling import draw_chunk
+from task_distillation.record import check_same, read_record
 
 SETTINGS = "settings.json"
 

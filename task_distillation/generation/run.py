@@ -22,8 +22,8 @@ from task_distillation.generation.fine_tuning import FineTuning, Place, perplexi
 from task_distillation.generation.language_model import NEW_VOCABULARY, LanguageModel, create, load, load_tokenizer, train_tokenizer
 from task_distillation.generation.parts import Source, draw_parts
 from task_distillation.generation.prefixes import Prefixes
-from task_distillation.generation.record import check_same, read_record
 from task_distillation.generation.text import text_rows
+from task_distillation.record import check_same, read_record
 from task_distillation.transfer_set import text_columns
 
 FORMAT_VERSION = 1

@@ -26,7 +26,7 @@ from pretraining.args.flag_set import ONE_SHOT, RecipeLoader
 SECTIONS = ("teach", "augment", "generate", "label", "distil", "export")
 KEYS = ("task_name", "task_file", "seeds", *SECTIONS)
 OURS = {
-    "teach": ("model", "output_dir"), "augment": ("output",), "generate": ("output_dir",),
+    "teach": ("model", "output_dir"), "augment": ("output", "overwrite"), "generate": ("output_dir",),
     "label": ("teacher_path", "transfer_set", "output", "overwrite"),
     "distil": ("transfer_set", "logits", "output_dir", "job_name", "current_run_id", "seed", "resume", "overwrite", "config"),
     "export": ("output_dir", "overwrite"),

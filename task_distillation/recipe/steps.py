@@ -67,7 +67,8 @@ def plan_steps(recipe: Recipe, output_dir: Path, model: Path | None, teacher: Pa
     else:
         texts = output_dir / TEXTS
         place = ["--output", str(texts)]
-    steps.append(Step(recipe.texts, recipe.texts, [*task, *place, *recipe.words(recipe.texts)], texts, reads=_files(recipe, recipe.texts)))
+    steps.append(Step(recipe.texts, recipe.texts, [*task, *place, *recipe.words(recipe.texts)], texts, reads=_files(recipe, recipe.texts),
+                      again=("--overwrite",) if recipe.texts == "augment" else ()))
     logits = output_dir / LOGITS
     steps.append(Step(
         "label", "label",

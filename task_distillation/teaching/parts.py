@@ -17,7 +17,8 @@ import xxhash
 from dataset.errors import UserError
 from dataset.files import file_hash, reason, remove_folder, whole_file, write_json
 from evaluation.tasks.task import Task
-from task_distillation.logits_file import LogitsChunk, logits_writer, read_record, record_path
+from task_distillation.logits_file import LogitsChunk, logits_writer
+from task_distillation.record import first_difference, other_making, read_record, write_record
 from task_distillation.transfer_set import read_transfer_set, text_hash
 
 IDENTITY = "identity.json"
@@ -75,28 +76,21 @@ class Labelling:
     def __init__(self, output: Path, task: Task, identity: dict[str, Any]) -> None:
         self.output, self.task, self.identity = output, task, identity
         self.parts = output.with_name(f"{output.name}.parts")
-        self.record = record_path(output)
 
     def is_done(self) -> bool:
         """Whether the output is there, whole and what is wanted."""
-        if not (self.output.is_file() and self.record.is_file()):
-            return False
-        record = read_record(self.record)
-        return record.get("identity") == self.identity and record.get("xxh3") == file_hash(self.output)
+        return self.output.is_file() and other_making(self.output, self.identity) is None
 
     def prepare(self, overwrite: bool) -> None:
         """Make room for what is wanted; UserError where something else is in its place and `overwrite` is not asked for."""
-        there = read_record(self.parts / IDENTITY) if (self.parts / IDENTITY).is_file() else None
-        goes_on = there is not None and there.get("identity") == self.identity
+        there = read_record(self.parts / IDENTITY)
+        goes_on = there is not None and there["identity"] == self.identity
         if not overwrite:
             if not goes_on and any(self.parts.glob("rows_*")):
-                made = "what is not known" if there is None else _difference(there.get("identity"), self.identity)
+                made = "what is not known" if there is None else first_difference(there["identity"], self.identity)
                 raise UserError(f"{self.parts}: begun with {made}; another --output, or --overwrite to begin anew, would work")
             if self.output.exists() and not goes_on:
-                made = "nothing beside it says from what"
-                if self.record.is_file():
-                    found = read_record(self.record).get("identity")
-                    made = "changed since" if found == self.identity else f"made with {_difference(found, self.identity)}"
+                made = other_making(self.output, self.identity)
                 raise UserError(f"{self.output}: there already, {made}; another --output, or --overwrite, would work")
         try:
             if not goes_on and self.parts.exists():
@@ -108,7 +102,7 @@ class Labelling:
     def begin(self, computed: dict[str, str]) -> None:
         """Note how the parts are computed (device and precision); UserError where those that are there were computed otherwise."""
         path = self.parts / IDENTITY
-        there = read_record(path) if path.is_file() else None
+        there = read_record(path)
         if there is None:
             write_json(path, {"identity": self.identity, "computed": computed})
         elif there.get("computed") != computed:
@@ -142,7 +136,7 @@ class Labelling:
                 writer.write(LogitsChunk(chunk.first, hashes, np.load(self.part(chunk.first))))
             if digest.hexdigest() != size.texts:
                 raise UserError(f"{transfer_set}: changed while it was labelled; label it again with --overwrite")
-        write_json(self.record, {"identity": self.identity, "xxh3": file_hash(self.output), **more})
+        write_record(self.output, {"identity": self.identity, "xxh3": file_hash(self.output), **more})
         remove_folder(self.parts)
 
 
@@ -153,12 +147,3 @@ def save_part(path: Path, values: np.ndarray) -> None:
             np.save(partial, values)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)}); the same command goes on when it can") from None
-
-
-def _difference(there: Any, wanted: dict[str, Any]) -> str:
-    """What `there` was made with, where it is not what is wanted."""
-    there = there if isinstance(there, dict) else {}
-    name = next((key for key in wanted if there.get(key) != wanted[key]), "format_version")
-    words = {"teacher_sha256": "another teacher", "texts": "another transfer set",
-             "rows": f"another transfer set, of {there.get('rows')} rows"}
-    return words.get(name, f"{'another' if name == 'task' else 'other'} {name} ({there.get(name)}, not {wanted[name]})")
