@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dataset.errors import UserError
+from pretraining.args.flags import parse_bool
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
@@ -146,10 +147,11 @@ def without_effect(settings: FineTuningSettings, kind: str, *, teacher: bool = F
 
 
 def boolean(text: str) -> bool:
-    """A boolean flag's value as people write it."""
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() in ("true", "1", "yes")
+    """A boolean flag's value as people write it, for argparse."""
+    try:
+        return parse_bool(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
