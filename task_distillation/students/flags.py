@@ -31,5 +31,5 @@ class StudentFlags:
     word_vectors: str = flag(
         None, "word vectors in word2vec's or GloVe's text format; --embedding static, non_static and multichannel start from them", str,
         metavar="FILE")
-    vocab_size: int = flag(None, "words of the vocabulary at most, the most frequent ones; default: no limit", parse_int)
+    vocab_size: int = flag(30_000, "words of the vocabulary at most, the most frequent ones: a language model invents words", parse_int)
     min_count: int = flag(1, "times that a word must occur to have an embedding", parse_int)

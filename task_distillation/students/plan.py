@@ -25,7 +25,7 @@ class StudentPlan:
     word_vectors: Path | None
     student_path: Path | None
     """The encoder's folder; None for the other students."""
-    vocab_size: int | None
+    vocab_size: int
     min_count: int
     notes: tuple[str, ...]
 
@@ -72,7 +72,7 @@ def _check_sizes(flags: StudentFlags) -> None:
     for name in counts:
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: a whole number above 0 is needed")
-    if flags.vocab_size is not None and flags.vocab_size < 5:
+    if flags.vocab_size < 5:
         raise UserError(f"--vocab_size {flags.vocab_size}: 5 or more is needed, four of which are [PAD], [UNK], [SEP] and [MASK]")
     if not (math.isfinite(flags.dropout) and 0 <= flags.dropout < 1):
         raise UserError(f"--dropout {flags.dropout}: a number from 0 to below 1 is needed")

@@ -12,17 +12,16 @@ from dataset.errors import UserError
 
 PAD, UNK, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[SEP]", "[MASK]")
 PAD_ID = 0
-NO_LIMIT = 2**31 - 1
 
 
-def make_vocabulary(texts: Iterable[str], vocab_size: int | None, min_count: int, max_length: int) -> Tokenizer:
+def make_vocabulary(texts: Iterable[str], vocab_size: int, min_count: int, max_length: int) -> Tokenizer:
     """The words of `texts` by falling frequency, those of one frequency in the order of their letters, behind the special ones.
 
     At most `vocab_size` rows, the special ones included, of words that occur `min_count` times or more. The tokenizer cuts to `max_length`
     and reads a pair as `a [SEP] b`. The same texts give the same vocabulary in any order. UserError where no word is left.
     """
     counter = _tokenizer(dict.fromkeys(SPECIAL, 0) | {word: row for row, word in enumerate(SPECIAL)}, max_length)
-    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size or NO_LIMIT, min_frequency=min_count, special_tokens=list(SPECIAL),
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, min_frequency=min_count, special_tokens=list(SPECIAL),
                                         show_progress=False)
     # The trainer does not know of words that stay whole and would count `[`, `mask` and `]`.
     counter.train_from_iterator((text.replace(MASK, " ") for text in texts), trainer)
