@@ -9,7 +9,6 @@ in their transfer sets alone, which is checked. The same command goes on after a
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 from dataset.errors import OneLineParser, UserError, run_command
 from evaluation.scoring.statistics import Spread, spread
 from evaluation.tasks.task import Task
+from task_distillation.recipe.child import start
 from task_distillation.recipe.read import Recipe, read_recipe
-from task_distillation.recipe.run import SCRIPT
+from task_distillation.recipe.run import REQUEUE, SCRIPT
 from task_distillation.task_flags import select_task
 
 LABELS = "labels"
@@ -49,18 +49,22 @@ def read_recipes(paths: list[Path]) -> dict[str, Recipe]:
         raise UserError(f"{', '.join(map(str, paths))}: recipes with different names, and none called {LABELS} or teacher, would work")
     first = recipes[paths[0].stem]
     for recipe in recipes.values():
+        if recipe.task_name is None:
+            raise UserError(f"{recipe.path}: a task of one's own; task_name: SST-2, or another of GLUE, would work")
         for key in ("task_name", "seeds"):
             if getattr(recipe, key) != getattr(first, key):
                 raise UserError(f"{recipe.path}: another {key} than in {first.path}; scores of equal ones can be compared")
-        for section in ("teach", "distil"):
+        for section in ("teach", "label", "distil"):
             if recipe.sections[section] != first.sections[section]:
                 raise UserError(f"{recipe.path}: {section} is not that of {first.path}; scores of equal ones can be compared")
     return recipes
 
 
 def run_step(*words: str | Path) -> None:
-    """A subcommand of run_task_distillation.py; UserError where it fails."""
-    status = subprocess.run([sys.executable, str(SCRIPT), *map(str, words)]).returncode
+    """A subcommand of run_task_distillation.py; UserError where it fails, SystemExit(75) where it was asked to stop and can go on."""
+    status, asked = start([sys.executable, str(SCRIPT), *map(str, words)])
+    if asked:
+        raise SystemExit(REQUEUE)
     if status:
         raise UserError(f"{words[0]}: status {status}; the same command goes on")
 

@@ -20,7 +20,7 @@ class _Lines:
 
 
 class _InALog(tqdm):
-    monitor_interval = 0  # a thread that would only look whether a bar has not moved for long
+    monitor_interval = 0  # no thread: with miniters=1 every update looks at the clock
 
 
 def progress(*iterable: Any, **settings: Any) -> tqdm:
@@ -28,6 +28,7 @@ def progress(*iterable: Any, **settings: Any) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(*iterable, **settings)
     has_end = settings.get("total") is not None or (bool(iterable) and hasattr(iterable[0], "__len__"))
-    state = "{percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {rate_fmt}, {remaining} left" if has_end else "{n_fmt}{unit}, {rate_fmt}"
-    return _InALog(*iterable, **settings, file=_Lines(), delay=SECONDS_BETWEEN_LINES, mininterval=SECONDS_BETWEEN_LINES,
-                   maxinterval=SECONDS_BETWEEN_LINES, bar_format="{desc}: " + state)
+    state = "{n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left" if has_end else "{n_fmt}{unit}, {rate_noinv_fmt}"
+    every = dict.fromkeys(("delay", "mininterval", "maxinterval"), SECONDS_BETWEEN_LINES)
+    return _InALog(*iterable, **settings, **every, file=_Lines(), miniters=1,
+                   bar_format="{desc}: " + ("{percentage:.0f}%, " if has_end else "") + state)

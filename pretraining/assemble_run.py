@@ -253,5 +253,5 @@ def describe_dry_run(folder: Path) -> str:
     """What the temporary run did, in one line."""
     summary = json.loads((folder / "run" / "summary.json").read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in (folder / "run" / "checkpoints").rglob("*") if path.is_file())
-    losses = ", ".join(f"{name} {value:.6g}" for name, value in summary["losses"].items())
+    losses = ", ".join(f"{name} {'no number' if value is None else f'{value:.6g}'}" for name, value in summary["losses"].items())
     return f"dry run: one step, {losses}; a checkpoint takes {size / 1e6:.0f} MB; nothing was left behind"

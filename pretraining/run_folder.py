@@ -11,6 +11,8 @@ from dataset.errors import UserError
 from pretraining.args.resolve_run import Resolved
 from pretraining.args.run_values import RunValues
 
+ASIDE = ".old_"
+"""In the name of a run's folder that --overwrite moved aside."""
 UNFINISHED_REASONS = ("signal", "deadline", "rank_failure")
 _LIMITS = ("total_training_time", "early_exit_time_marker", "max_steps", "num_epochs")
 
@@ -49,7 +51,7 @@ class RunFolder:
     def move_aside(self) -> Path:
         """Rename the folder to NAME.old_N and return that path."""
         number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.old_{number}")).exists():
+        while (aside := self.path.with_name(f"{self.path.name}{ASIDE}{number}")).exists():
             number += 1
         self.path.rename(aside)
         return aside

@@ -10,11 +10,14 @@ from evaluation.tasks.table import LAYOUTS, load_task, select_tasks
 from evaluation.tasks.task import Task, TaskData
 from task_distillation.transfer_set import text_columns
 
+GLUE_NAMES = "CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE or WNLI"
+DIAGNOSTIC = "AX"
+
 
 def add_task_flags(parser: argparse.ArgumentParser) -> None:
     """Add --task_name, --task_file and --glue_dir to `parser`."""
     group = parser.add_argument_group("the task: a task of GLUE, or one of your own")
-    group.add_argument("--task_name", metavar="NAME", help="CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE or WNLI in any spelling")
+    group.add_argument("--task_name", metavar="NAME", help=f"{GLUE_NAMES} in any spelling")
     group.add_argument("--task_file", type=Path, metavar="YAML", help="a task of your own in place of --task_name; it names its own files")
     group.add_argument("--glue_dir", type=Path, metavar="DIR", help="GLUE's official files: SST-2/train.tsv, SST-2/dev.tsv, RTE/ ...")
 
@@ -22,7 +25,7 @@ def add_task_flags(parser: argparse.ArgumentParser) -> None:
 def select_task(flags: argparse.Namespace) -> Task:
     """The one task that the flags name, without its data.
 
-    Raises UserError for none or several, for an unknown one, and for one that has no rows of texts (SQuAD).
+    Raises UserError for none or several, for an unknown one, and for one that has no training rows of texts (SQuAD, GLUE's diagnostic set).
     """
     if (flags.task_name is None) == (flags.task_file is None):
         found = "no task named" if flags.task_name is None else "--task_name and --task_file: two tasks"
@@ -31,18 +34,20 @@ def select_task(flags: argparse.Namespace) -> Task:
     if len(tasks) > 1:
         raise UserError(f"--task_name {flags.task_name}: {len(tasks)} tasks; one at a time would work")
     text_columns(tasks[0])
+    if tasks[0].name == DIAGNOSTIC:
+        raise UserError(f"{DIAGNOSTIC}: a task without training data; the students of MNLI can be scored on it")
     return tasks[0]
 
 
 def read_task(flags: argparse.Namespace) -> TaskData:
     """The task that the flags name with its training and dev sets, read and checked.
 
-    Raises UserError as `select_task` and `load_task` do, and for a task without training data (GLUE's diagnostic set).
+    Raises UserError as `select_task` and `load_task` do, and without --glue_dir for a task of GLUE.
     """
-    data = load_task(select_task(flags), flags.glue_dir)
-    if not len(data.train):
-        raise UserError(f"{data.task.name}: a task without training data; the students of MNLI can be scored on it")
-    return data
+    task = select_task(flags)
+    if flags.glue_dir is None and not isinstance(task, OwnTask):
+        raise UserError(f"{task.name}: no data named; --glue_dir FOLDER with GLUE's official files would work")
+    return load_task(task, flags.glue_dir)
 
 
 def input_files(flags: argparse.Namespace) -> list[Path]:

@@ -29,6 +29,8 @@ LABEL, LOGITS = "label", "logits_"
 MASK_WORD = "[MASK]"
 """What stands in a text for a word that is hidden, whatever the teacher's tokenizer calls it."""
 SHOWN = 120
+PARQUET = b"PAR1"
+"""How every Parquet file begins."""
 NUMBERED_IN_MANY_WAYS = ("MNLI", "AX")
 """Tasks whose class 0 is entailment in the hub's copy of GLUE and contradiction in BERT's run_classifier.py."""
 FP32_INFINITE = 2.0**128 - 2.0**103
@@ -117,7 +119,7 @@ def read_transfer_set(path: Path, task: Task) -> Iterator[TransferRow]:
     columns, an empty text, a label that the task has not, or a score or logits that are not finite numbers in fp32.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with _text_stream(path) as stream:
             yield from _rows(path, task, _lines(path, stream))
     except OSError as error:
         raise UserError(f"{path}: {reason(error)}; a transfer set that can be read would work") from None
@@ -126,10 +128,23 @@ def read_transfer_set(path: Path, task: Task) -> Iterator[TransferRow]:
 def holds_logits(path: Path, task: Task) -> bool:
     """Whether the header says that the file has a teacher's logits beside its texts; UserError as of `read_transfer_set`."""
     try:
-        with Path(path).open("rb") as stream:
+        with _text_stream(path) as stream:
             return _Layout(path, task, next(_lines(path, stream), (1, ""))[1]).logits is not None
     except OSError as error:
         raise UserError(f"{path}: {reason(error)}; a transfer set that can be read would work") from None
+
+
+@contextmanager
+def _text_stream(path: Path) -> Iterator[Iterable[bytes]]:
+    """The file's lines; UserError for one without any and for a file of logits."""
+    with Path(path).open("rb") as stream:
+        begin = stream.read(len(PARQUET))
+        if not begin:
+            raise UserError(f"{path}: the file is empty; a header line and one row a line would work")
+        if begin == PARQUET:
+            raise UserError(f"{path}: a Parquet file; texts are in a TSV, as augment and generate write it")
+        stream.seek(0)
+        yield stream
 
 
 def _lines(path: Path, stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:

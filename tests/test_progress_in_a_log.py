@@ -1,6 +1,7 @@
 """Progress without a terminal, as in a batch job's log: lines now and then, and none of what is over soon."""
 
 import sys
+import time
 
 import pytest
 
@@ -26,6 +27,19 @@ def test_long_work_says_how_far_it_is_in_whole_lines(capsys, monkeypatch, leave)
     assert lines[0].startswith("label: 50%, 500 of 1000 rows, ") and lines[0].endswith(" left")
     assert lines[1].startswith("label: 100%, 1000 of 1000 rows, ")
     assert "\r" not in said and "" not in lines
+
+
+def test_work_that_slows_down_is_told_as_often(capsys, monkeypatch):
+    monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_LINES", 0.05)
+    with progress(total=1_000_020, desc="label", unit=" rows") as bar:
+        until = time.monotonic() + 0.06
+        while time.monotonic() < until:
+            bar.update(1000)
+        before = len(capsys.readouterr().err.splitlines())
+        for _ in range(10):
+            time.sleep(0.02)
+            bar.update(1)
+        assert before == 1 and len(capsys.readouterr().err.splitlines()) >= 3
 
 
 def test_work_without_a_known_end_counts(capsys, monkeypatch):

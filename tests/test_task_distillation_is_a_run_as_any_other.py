@@ -11,6 +11,7 @@ import torch
 from launching import events, launch, summary
 from safetensors.torch import load_file
 from task_case import CALL, flags, label, make_task, run_of
+from tiny_glue import make_model
 
 from dataset.errors import UserError
 from evaluation.report.__main__ import main as report
@@ -125,6 +126,19 @@ def test_other_texts_or_logits_are_noticed_on_resume_and_other_words_always(plac
     life = zygote.run(flags(folder, "changed", *files, "--resume", "--allow_changes"), call=CALL, status=2)
     assert "belong to other words" in life.stderr() and life.stderr().count("error:") == 1 and "Traceback" not in life.stderr()
     assert (run_of(folder, "changed") / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_an_encoder_of_another_tokenizer_is_noticed_on_resume(place, zygote):
+    folder, _ = place
+    student = make_model(folder / "encoder")
+    more = ["--student", "encoder", "--student_path", str(student), "--max_length", "16"]
+    life = zygote.run(flags(folder, "retold", *more), call=CALL, status=EXIT_REQUEUE,
+                      patches={"signal_after": {"step": 5, "number": int(signal.SIGTERM)}})
+    tokenizer = json.loads((student / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "good"}, "content": "bad"}
+    (student / "tokenizer.json").write_text(json.dumps(tokenizer))
+    life = zygote.run(flags(folder, "retold", *more, "--resume"), call=CALL, status=2)
+    assert "the student's first weights and tokenizer changed" in life.stderr() and life.stderr().count("error:") == 1
 
 
 def test_logits_that_nothing_reads_and_logits_that_beat_others_are_told(place):

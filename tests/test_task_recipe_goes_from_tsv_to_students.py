@@ -7,15 +7,20 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from launching import ROOT, clean_environment
 from task_case import CALL
 from tiny_glue import make_model, write_sst2
 
 import run_task_distillation
 from dataset.errors import UserError
+from evaluation.report.page import write_report
 from evaluation.scoring.results import read_results
 from task_distillation.recipe import run as recipe_run
 from task_distillation.recipe.command import main
+from task_distillation.recipe.read import read_recipe
+from task_distillation.recipe.steps import plan_steps
+from task_distillation.recipe.summary import retention
 
 RECIPE = """
 task_name: SST-2
@@ -77,7 +82,9 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     main(words(place))
     assert started == ["teach", "augment", "label", "distil", "distil", "export", "export"]
     said = json.loads((place / "out" / "summary.json").read_text())
-    assert [student["seed"] for student in said["students"]] == [1, 2] and said["retention"] > 0
+    assert [student["seed"] for student in said["students"]] == [1, 2]
+    assert said["retention"] == retention(
+        said["teacher"]["metrics"]["accuracy"], said["constant_metrics"]["accuracy"], said["students"][0]["metrics"]["accuracy"])
     table = (place / "out" / "summary.md").read_text()
     assert "| teacher |" in table and "2 seeds, mean ± deviation" in table
     size = (place / "out" / "serving" / "seed_1" / "student.pt2").stat().st_size
@@ -104,7 +111,35 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     started.clear()
     shutil.rmtree(place / "out" / "teacher")
     main(words(place, "--seeds", "1"))
+    assert started == ["teach"]  # the same bytes
+    started.clear()
+    shutil.rmtree(place / "out" / "teacher")
+    main(words(place, "--seeds", "1", "--set", "teach.seed=7"))
     assert started == ["teach", "label", "distil", "export"]  # the texts do not depend on the teacher
+
+
+@pytest.mark.parametrize(("teacher", "constant", "students", "kept"), [
+    (0.9, 0.5, 0.81, 0.9), (0.5, 0.5, 0.7, None), (0.9, 0.5, 0.5, None), (0.4, 0.0, 0.1, 0.25), (-0.1, -0.2, 0.1, None)])
+def test_only_what_was_learnt_is_retained(teacher, constant, students, kept):
+    assert retention(teacher, constant, students) == (None if kept is None else pytest.approx(kept))
+
+
+def test_a_report_on_the_folder_is_of_all_students(place, tmp_path):
+    write_report([place / "out"], tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "seed_1" in text and "seed_2" in text
+
+
+def test_every_file_that_a_flag_names_is_read(place, tmp_path):
+    recipe = yaml.safe_load(RECIPE)
+    recipe["teach"]["protocol"], recipe["distil"]["deepspeed_config"] = str(tmp_path / "p.yaml"), str(tmp_path / "ds.json")
+    recipe["augment"]["spacy_model"], recipe["distil"]["vocab_size"] = str(tmp_path / "spacy"), None
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    steps = plan_steps(read_recipe(tmp_path / "r.yaml", [], "1"), tmp_path, place / "encoder", None, place / "glue")
+    read = {step.command: step.reads for step in steps}
+    assert read["teach"] == {"--model": place / "encoder", "--protocol": tmp_path / "p.yaml"}
+    assert read["distil"] == {"--deepspeed_config": tmp_path / "ds.json"} and read["augment"] == {"--spacy_model": tmp_path / "spacy"}
+    assert not any("--vocab_size" in step.words for step in steps)
 
 
 def _put_other_scores(place):
@@ -141,6 +176,21 @@ MISTAKES = {
     "epochs": (RECIPE, ["--set", "teach.num_train_epochs=-3"], "teach: --num_train_epochs -3"),
     "grid": (RECIPE.replace("learning_rate: 1.0e-3, per_device_train_batch_size: 16, ", ""),
              ["--set", "teach.protocol=budget"], "teach: --protocol budget: a grid over"),
+    "labels": (RECIPE, ["--set", "distil.method=labels"], "distil: --method labels: new texts have no labels"),
+    "classes": (RECIPE.replace("SST-2", "STS-B"), ["--set", "distil.method=kl"], "distil: --method kl: compares classes"),
+    "no place for new rows": (RECIPE, ["--set", "augment.max_rows=5"], "augment: --max_rows 5"),
+    "scored nowhere": (RECIPE, ["--devices", "bogus"], "--devices bogus"),
+    "labelled nowhere": (RECIPE, ["--set", "label.devices=cuda:99"], "label: --devices cuda:99"),
+    "taught nowhere": (RECIPE, ["--set", "teach.device=cuda:99"], "teach: --devices cuda:99"),
+    "no encoder": (RECIPE, ["--model", "/nonexistent"], "teach: /nonexistent: no such folder"),
+    "whole number": (RECIPE, ["--set", "distil.hidden_size=abc"], "distil: --hidden_size: 'abc' is not a whole number"),
+    "too large": (RECIPE, ["--set", "distil.hidden_size=1000000000"], "a whole number from 1 to 1,000,000"),
+    "temperature": (RECIPE, ["--set", "distil.method=kl", "--set", "distil.temperature=1e-30"], "distil: --temperature 1e-30"),
+    "end": (RECIPE, ["--set", "distil.finetune_checkpoint_at_end=false"], "finetune_checkpoint_at_end is set by the recipe itself"),
+    "help": (RECIPE, ["--set", "label.help=a"], "label: help is set by the recipe itself"),
+    "quote": (RECIPE, ["--launcher", '"torchrun'], "--launcher \"torchrun: No closing quotation"),
+    "tasks": (RECIPE.replace("SST-2", "[SST-2]"), [], "task_name: found a list; one name would work"),
+    "task files": (RECIPE.replace("task_name: SST-2", "task_file: [a]"), [], "task_file: found a list"),
     "probability": (RECIPE, ["--set", "augment.mask_prob=2"], "augment: --mask_prob 2"),
     "windows": (RECIPE, ["--set", "augment.window_lengths=0"], "augment: --window_lengths 0"),
     "passes": (RECIPE, ["--set", "augment.n_iter=0"], "augment: --n_iter 0"),

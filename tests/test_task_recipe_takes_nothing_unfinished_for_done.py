@@ -59,7 +59,7 @@ def life(step, reason, status):
 def label(place):
     """The step that writes logits.parquet, and a start of it."""
     step = Step("label", "label", [], place / "logits.parquet")
-    return step, lambda: step.output.write_text("logits") * 0
+    return step, lambda: step.output.write_text(f"logits {time.monotonic_ns()}") * 0
 
 
 @pytest.mark.parametrize("reason", ["deadline", "signal", "rank_failure"])
@@ -97,6 +97,30 @@ def test_a_student_of_new_logits_starts_over_once_and_then_goes_on(tmp_path, liv
     runner.run(step)
     assert [line[-1] for line in lines if line[0] == "distil"] == ["--resume", "--overwrite", "--overwrite", "--resume", "--resume"]
     assert sorted(path.name for path in runner.folder.iterdir()) == ["distil_seed_1.json", "label.json"]
+
+
+def test_the_same_bytes_made_again_cost_no_student(tmp_path, lives, capsys):
+    planned, lines = lives
+    step, runner = distil(tmp_path), recipe_run.Runner(tmp_path, [], NOTHING_OUTSIDE)
+    logits, _ = label(tmp_path)
+    writes = lambda: logits.output.write_text("logits") * 0  # noqa: E731
+    planned += [writes, life(step, "time_budget", 0), writes]
+    runner.run(logits)
+    runner.run(step)
+    logits.output.unlink()
+    runner.run(logits)
+    runner.run(step)
+    assert [line[0] for line in lines] == ["label", "distil", "label"] and "distil seed 1: done before" in capsys.readouterr().out
+
+
+def test_a_student_that_diverged_is_none(tmp_path, lives):
+    planned, lines = lives
+    step, runner = distil(tmp_path), recipe_run.Runner(tmp_path, [], NOTHING_OUTSIDE)
+    planned += [life(step, "diverged", 0), lambda: 2]  # the second finds the run ended
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"distil seed 1: its loss was no number; remove .*seed_1, and a lower --set distil.lr"):
+            runner.run(step)
+    assert len(lines) == 2 and not runner._path(step.name).exists()
 
 
 SAVES = """

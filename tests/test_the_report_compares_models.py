@@ -85,7 +85,7 @@ def test_of_a_sweep_all_runs_that_ended_are_taken(tmp_path):
     assert page.all("section", id_="warnings")[0].all("li")[0].text == found.notes[0]
     for run in ended:
         (run / "summary.json").unlink()
-    with pytest.raises(UserError, match="no run has ended yet; give the folder of a run, such as"):
+    with pytest.raises(UserError, match="none of its runs has ended yet; give the folder of a run, such as"):
         find_sources([sweep])
 
 

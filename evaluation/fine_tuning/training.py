@@ -81,6 +81,9 @@ def fine_tune(
         best_step, scores = watch.finish(len(losses))
         test_outputs, is_finite = scorer.predict(data.test)
     if save_to is not None:
+        if inner.is_fast:  # how the last texts were cut is no part of it
+            inner.backend_tokenizer.no_truncation()
+            inner.backend_tokenizer.no_padding()
         try:
             with whole_folder(save_to) as partial, quiet_transformers():
                 model.save_pretrained(partial)

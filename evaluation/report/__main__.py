@@ -2,7 +2,7 @@
 
     python -m evaluation.report runs/job/1
     python -m evaluation.report runs/job/a runs/job/b --output_dir comparison --scores baselines
-    python -m evaluation.report sweeps/objectives         all runs of a sweep that ended
+    python -m evaluation.report sweeps/objectives         all runs of a sweep, or students of a recipe, that ended
     python -m evaluation.report scores                    what run_glue.py --models A B wrote
 
 Writes report.html, which needs no network and no other file, and the charts as PNGs in report_charts/ beside it. Scores are those in each
@@ -21,7 +21,7 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m evaluation.report", description=__doc__, allow_abbrev=False,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="FOLDER",
-                        help="folder of a run, OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID, of a sweep, or of scores (glue.json)")
+                        help="folder of a run, OUTPUT_DIR/JOB_NAME/CURRENT_RUN_ID, of a sweep or a task's recipe, or of scores (glue.json)")
     parser.add_argument("--output_dir", type=Path, help=f"where the page goes; default for one folder: FOLDER/{DEFAULT_NAME}")
     parser.add_argument("--scores", nargs="+", type=Path, action="extend", default=[], metavar="FOLDER",
                         help="folders with a glue.json of more models, or of these runs' markers")

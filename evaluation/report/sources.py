@@ -1,4 +1,4 @@
-"""What the folders of a call hold: a run, a sweep of many runs, or scores of models without a run.
+"""What the folders of a call hold: a run, a sweep or recipe of many runs, or scores of models without a run.
 
 Of a sweep the runs that ended are taken, because one that goes on is no result to set beside the others; it is named.
 """
@@ -11,9 +11,12 @@ from dataset.errors import UserError
 from evaluation.report.run import is_run
 from evaluation.scoring.candidates import run_state
 from evaluation.scoring.results import FILE_NAME
+from pretraining.run_folder import ASIDE
 
 SWEEP_FILE = "sweep.json"
 """What `python -m evaluation.sweep` leaves in its folder, beside POINT/seed_SEED/."""
+RECIPE_FOLDER = "steps"
+"""What a recipe of run_task_distillation.py leaves in its folder, beside students/seed_SEED/."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ def find_sources(folders: Sequence[Path]) -> Sources:
     """
     found = Sources()
     for folder in folders:
-        if is_run(folder):
-            found.runs.append(folder)
-        elif (folder / SWEEP_FILE).is_file():
+        if (folder / SWEEP_FILE).is_file() or (folder / RECIPE_FOLDER).is_dir():
             _add_sweep(folder, found)
+        elif is_run(folder):
+            found.runs.append(folder)
         elif (folder / FILE_NAME).is_file():
             found.scores.append(folder)
         else:
@@ -44,11 +47,12 @@ def find_sources(folders: Sequence[Path]) -> Sources:
 
 
 def _add_sweep(folder: Path, found: Sources) -> None:
-    runs = sorted(filter(is_run, folder.glob("*/seed_*")), key=lambda path: (path.parent.name, len(path.name), path.name))
+    found_runs = (path for path in folder.glob("*/seed_*") if is_run(path) and ASIDE not in path.name)
+    runs = sorted(found_runs, key=lambda path: (path.parent.name, len(path.name), path.name))
     ended = [path for path in runs if _has_ended(path)]
     if not ended:
-        hint = f"give the folder of a run, such as {runs[0]}" if runs else "python -m evaluation.sweep RECIPE --run trains them"
-        raise UserError(f"{folder}: a sweep of which no run has ended yet; {hint}")
+        hint = f"give the folder of a run, such as {runs[0]}" if runs else "the command that made the folder trains them"
+        raise UserError(f"{folder}: none of its runs has ended yet; {hint}")
     found.runs.extend(ended)
     if left := [f"{path.parent.name}/{path.name}" for path in runs if path not in ended]:
         found.notes.append(f"{folder}: left out, because they have not ended: {', '.join(left[:4])}{' ...' if left[4:] else ''}")

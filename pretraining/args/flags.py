@@ -26,7 +26,10 @@ def parse_int(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = float(text)
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
         if not number.is_integer():
             raise ValueError(f"{text!r} is not a whole number") from None
     if abs(number) > UNLIMITED_STEPS:

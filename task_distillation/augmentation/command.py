@@ -72,9 +72,7 @@ def main(arguments: list[str]) -> None:
     sides = len(data.train.texts)
     if flags.single_only_prob is not None and sides == 1:
         print(f"--single_only_prob {flags.single_only_prob:g}: no effect: {data.task.name} has single sentences")
-    if flags.max_rows is not None and flags.keep_originals and flags.max_rows <= len(data.train):
-        raise UserError(f"--max_rows {flags.max_rows}: {data.task.name} has {len(data.train)} training rows, which come first; more, or "
-                        "--keep_originals false, would work")
+    check_rows(flags, data)
     rows = [(texts, label) for texts, label in _plain_rows(data.train) if all(texts)]
     if not rows:
         raise UserError(f"{data.task.name}: none of its {len(data.train)} training rows has text; rows with words would work")
@@ -126,6 +124,13 @@ def _is_to_be_made(output: Path, identity: dict[str, Any], overwrite: bool) -> b
     if record is not None and record["identity"] == identity and record["xxh3"] is None:
         return True
     raise UserError(f"{output}: there already, {made}; another --output, or --overwrite, would work")
+
+
+def check_rows(flags: argparse.Namespace, data: TaskData) -> None:
+    """UserError where --max_rows leaves no place for new rows."""
+    if flags.max_rows is not None and flags.keep_originals and flags.max_rows <= len(data.train):
+        raise UserError(f"--max_rows {flags.max_rows}: {data.task.name} has {len(data.train)} training rows, which come first; more, or "
+                        "--keep_originals false, would work")
 
 
 def rule_of(flags: argparse.Namespace) -> Rule:

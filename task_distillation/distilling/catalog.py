@@ -60,4 +60,5 @@ def check_methods(parts: list[Part], task: Task, has_logits: bool, unlabelled_ro
         if row.logits and not has_logits:
             raise UserError(f"--method {name}: needs the teacher's logits; run_task_distillation.py label writes them for --logits")
         if row.labels and unlabelled_row is not None:
-            raise UserError(f"--method {name}: row {unlabelled_row} of the transfer set (from 0) has no label; logit_mse learns without")
+            raise UserError(f"--method {name}: row {unlabelled_row} of the transfer set (from 0) has no label; logit_mse with "
+                            "--logits FILE, as `label` writes it, would work")

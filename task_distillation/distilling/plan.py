@@ -10,6 +10,7 @@ import xxhash
 
 from dataset.errors import UserError
 from dataset.files import file_hash
+from evaluation.fine_tuning.model_folder import fingerprint
 from evaluation.tasks.task import Examples, TaskData
 from pretraining.args.resolve_run import Resolved
 from pretraining.disk import check_writable
@@ -49,9 +50,9 @@ class TaskPlan(RunPlan):
     def identity(self) -> dict[str, Any]:
         """What the run reads, so that a resumed run notices other texts, logits, dev sets, word vectors or another encoder."""
         student = self.student
-        files = [student.word_vectors, *(sorted(student.student_path.glob("*.safetensors")) if student.student_path else [])]
-        return {"transfer set": self.transfer.digest, "task's data": self.data.sha256,
-                "student's first weights": [file_hash(path) for path in files if path is not None]}
+        begun_with = [] if student.word_vectors is None else [file_hash(student.word_vectors)]
+        begun_with += [] if student.student_path is None else [fingerprint(student.student_path)]
+        return {"transfer set": self.transfer.digest, "task's data": self.data.sha256, "student's first weights and tokenizer": begun_with}
 
 
 def make_plan(resolved: Resolved) -> TaskPlan:

@@ -3,9 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
+from dataset.errors import UserError
 from evaluation.tasks.task import Task
 from pretraining.args.deepspeed_file import read_deepspeed_file
-from pretraining.args.ranges import check_not_empty, check_positive, check_run_ranges
+from pretraining.args.ranges import check_not_empty, check_run_ranges
 from pretraining.args.resolve_run import Resolved, flags_without_effect, idle_flags, resolve_run
 from pretraining.launch import Launch
 from task_distillation.distilling.catalog import OBJECTIVES, parse_methods
@@ -13,6 +14,8 @@ from task_distillation.distilling.flags import TaskArgs, TaskDataFlags
 from task_distillation.task_flags import select_task
 from task_distillation.transfer_set import holds_logits
 
+LEAST_TEMPERATURE = 1e-3
+"""Of kl: nearer to 0 a softmax of fp32 is a choice, and as far above 1 its T² drowns the rest."""
 _PATHS = ("task_name", "task_file", "glue_dir", "transfer_set", "logits", "word_vectors", "student_path")
 
 
@@ -21,7 +24,8 @@ def resolve(args: TaskArgs, launch: Launch) -> Resolved:
     notes = flags_without_effect(args)
     file = read_deepspeed_file(args, notes)
     check_run_ranges(args)
-    check_positive({"temperature": args.objective.temperature})
+    if not LEAST_TEMPERATURE <= args.objective.temperature <= 1 / LEAST_TEMPERATURE:
+        raise UserError(f"--temperature {args.objective.temperature:g}: {LEAST_TEMPERATURE:g} to {1 / LEAST_TEMPERATURE:g} would work")
     check_not_empty(args, _PATHS)
     task = select_task(task_words(args.data))
     if args.objective.method is None:

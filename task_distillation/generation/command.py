@@ -6,6 +6,7 @@ OUTPUT_DIR gets language_model/ with language_model.json and prefix_sampler.json
 again after a kill, the command goes on from the last whole epoch, or with the chunks of texts that are missing.
 """
 
+import argparse
 import hashlib
 import json
 from dataclasses import dataclass
@@ -60,18 +61,23 @@ def main(arguments: list[str]) -> int | None:
     return None
 
 
+def read_source(flags: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
+    """(the configuration to train from scratch, if that is asked for; a hash of what is begun with); UserError for what cannot be."""
+    training, sampling = training_settings(flags), sampling_settings(flags)
+    if flags.lm_path is not None:
+        check_lm_folder(flags.lm_path, training, sampling)
+        return None, fingerprint(flags.lm_path)
+    new_config = read_new_config(flags.lm_config, training, sampling)
+    if flags.lm_tokenizer is not None:
+        check_tokenizer_folder(flags.lm_tokenizer)
+    return new_config, _hash_of_new(new_config, flags.lm_tokenizer)
+
+
 def make_plan(arguments: list[str]) -> Plan:
     """Parse and check; says which flags have no effect."""
     flags = parse_flags(arguments)
     training, sampling = training_settings(flags), sampling_settings(flags)
-    if flags.lm_path is not None:
-        check_lm_folder(flags.lm_path, training, sampling)
-        new_config, source = None, fingerprint(flags.lm_path)
-    else:
-        new_config = read_new_config(flags.lm_config, training, sampling)
-        if flags.lm_tokenizer is not None:
-            check_tokenizer_folder(flags.lm_tokenizer)
-        source = _hash_of_new(new_config, flags.lm_tokenizer)
+    new_config, source = read_source(flags)
     data = read_task(flags)
     for line in without_effect(flags):
         print(line)

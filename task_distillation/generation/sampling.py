@@ -46,7 +46,7 @@ def draw_chunk(lm: LanguageModel, prefixes: Prefixes, settings: SamplingSettings
     while len(sequences) < wanted:
         if drawn >= MOST_DRAWS * wanted:
             raise UserError(f"{lm.where}: {drawn - len(sequences)} of {drawn} texts were not ended after --max_new_tokens "
-                            f"{settings.max_new_tokens}; more of them, or more --num_train_epochs, would work")
+                            f"{settings.max_new_tokens}; more of them, or more --num_train_epochs in another --output_dir, would work")
         rows = wanted - len(sequences)
         # All of a round's draws at once, so that no row's depend on how long the others are.
         draws = random.integers(0, 1 << DRAW_BITS, (rows, 1 + settings.max_new_tokens))

@@ -5,18 +5,17 @@ import shlex
 from pathlib import Path
 
 from dataset.errors import OneLineParser, UserError
-from evaluation.tasks.table import load_task
 from evaluation.tasks.task import Task
-from task_distillation.recipe.check import check_steps
+from task_distillation.recipe.check import check_inputs, check_steps
 from task_distillation.recipe.outside import Outside
 from task_distillation.recipe.read import Recipe, read_recipe
 from task_distillation.recipe.run import Runner, shown
 from task_distillation.recipe.steps import SERVING, TEACHER, Step, export_line, export_step, plan_steps, student_run
-from task_distillation.task_flags import select_task
+from task_distillation.task_flags import read_task, select_task
 from task_distillation.teaching.label import label_settings
 from task_distillation.teaching.label import make_parser as label_parser
 
-PATHS = ("output_dir", "model", "teacher_path", "glue_dir")
+PATHS = ("recipe", "output_dir", "model", "teacher_path", "glue_dir")
 
 
 def make_parser() -> OneLineParser:
@@ -41,13 +40,18 @@ def main(arguments: list[str]) -> None:
     flags = make_parser().parse_args(arguments)
     for name in PATHS:  # the same place under another spelling is the same
         if (path := getattr(flags, name)) is not None:
-            setattr(flags, name, path.expanduser().absolute())
+            setattr(flags, name, path.expanduser().resolve())
     if (flags.model is None) == (flags.teacher_path is None):
         found = "no teacher" if flags.model is None else "--model and --teacher_path: two teachers"
         raise UserError(f"{found}; --model FOLDER fine-tunes an encoder, --teacher_path FOLDER takes one that is fine-tuned")
     recipe = read_recipe(flags.recipe, flags.set, flags.seeds)
-    task = select_task(argparse.Namespace(task_name=recipe.task_name, task_file=recipe.task_file))
-    output_dir, launcher = flags.output_dir, shlex.split(flags.launcher)
+    named = argparse.Namespace(task_name=recipe.task_name, task_file=recipe.task_file, glue_dir=flags.glue_dir)
+    task = select_task(named)
+    output_dir = flags.output_dir
+    try:
+        launcher = shlex.split(flags.launcher)
+    except ValueError as error:
+        raise UserError(f"--launcher {flags.launcher}: {error}; words as a shell reads them would work") from None
     steps = plan_steps(recipe, output_dir, flags.model, flags.teacher_path, flags.glue_dir)
     check_steps(recipe, task, [*steps, export_step(recipe, output_dir, recipe.seeds[0], student_run(output_dir, recipe.seeds[0]))])
     if flags.print_commands:
@@ -56,7 +60,9 @@ def main(arguments: list[str]) -> None:
         for seed in recipe.seeds:
             print(shown("export", export_line(recipe, output_dir, seed), launcher))
         return
-    runner = Runner(output_dir, launcher, Outside(load_task(task, flags.glue_dir)))
+    data = read_task(named)
+    check_inputs(recipe, data, steps, flags)
+    runner = Runner(output_dir, launcher, Outside(data))
     runner.check(steps)
     for step in steps:
         runner.run(step)
@@ -77,5 +83,5 @@ def _finish(flags: argparse.Namespace, recipe: Recipe, task: Task, steps: list[S
     text = summarise(output_dir, recipe.seeds, task, teacher)
     serving = output_dir / SERVING / f"seed_{recipe.seeds[0]}"
     print(f"\n{text}\n"
-          f"python -m evaluation.report {shlex.join(map(str, runs))} --output_dir {shlex.quote(str(output_dir / 'report'))}\n"
+          f"python -m evaluation.report {shlex.quote(str(output_dir))}\n"
           f"python -m benchmarks.task_students {shlex.join(map(str, (folder, serving)))}")

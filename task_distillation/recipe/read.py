@@ -8,8 +8,8 @@
     distil: {student: bilstm, total_training_time: 0.5}
     export: {formats: "torch_export,onnx"}
 
-What belongs to one machine (folders, the teacher, a launcher) comes from the command line. Every flag and its value is checked before the
-first step runs.
+What belongs to one machine (folders, the teacher, a launcher) comes from the command line. Every flag and its value, and the data, models
+and devices that they name, are checked before the first step runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,8 @@ KEYS = ("task_name", "task_file", "seeds", *SECTIONS)
 OURS = {
     "teach": ("model", "output_dir"), "augment": ("output", "overwrite"), "generate": ("output_dir",),
     "label": ("teacher_path", "transfer_set", "output", "overwrite"),
-    "distil": ("transfer_set", "logits", "output_dir", "job_name", "current_run_id", "seed", "resume", "overwrite", "config"),
+    "distil": ("transfer_set", "logits", "output_dir", "job_name", "current_run_id", "seed", "resume", "overwrite", "config",
+               "finetune_checkpoint_at_end", "no_finetune_checkpoint_at_end"),
     "export": ("output_dir", "overwrite"),
 }
 """Flags that the recipe sets itself, because they tie the steps together or say what becomes of what is there."""
@@ -53,6 +54,8 @@ class Recipe:
         """The section as words of a command line."""
         found = []
         for name, value in self.sections.get(section, {}).items():
+            if value is None:  # the default
+                continue
             found += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
         return found
 
@@ -73,7 +76,7 @@ def read_recipe(path: Path, changes: Sequence[str], seeds: str | None) -> Recipe
     for name, section in sections.items():
         if not isinstance(section, dict):
             raise UserError(f"{path}: {name}: found a {type(section).__name__}, expected `flag: value` pairs")
-        own = next((flag for flag in section if flag in (*OURS[name], *TASK_FLAGS)), None)
+        own = next((flag for flag in section if flag in (*OURS[name], *TASK_FLAGS, "help")), None)
         if own is not None:
             raise UserError(f"{path}: {name}: {own} is set by the recipe itself; leave it out")
         once = next((flag for flag in section if name == "distil" and flag in ONE_SHOT), None)
@@ -83,6 +86,9 @@ def read_recipe(path: Path, changes: Sequence[str], seeds: str | None) -> Recipe
         raise UserError(f"{path}: augment and generate: two transfer sets for one student; one of them would work")
     if "augment" not in sections and "generate" not in sections:
         sections["augment"] = {}
+    for key in ("task_name", "task_file"):
+        if not isinstance(content.get(key), str | None):
+            raise UserError(f"{path}: {key}: found a {type(content[key]).__name__}; one name would work")
     own_file = content.get("task_file")
     if own_file is None and content.get("task_name") is None:
         raise UserError(f"{path}: no task named; task_name: SST-2, or task_file: own.yaml beside the recipe, would work")

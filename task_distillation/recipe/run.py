@@ -1,14 +1,13 @@
 """Run steps one after another, each in a process of its own, and remember which are done, so that a killed recipe goes on where it was.
 
-`steps/NAME.json` in the output folder holds the command line of a finished step, which runs of other steps it read, and hashes of what else
-it read. A step is done where all that is the same and its output is there; each step can itself go on after a kill. `steps/NAME.begun.json`
-holds the same of a step that was begun, so that one whose inputs were made anew starts over once, and goes on afterwards.
+`steps/NAME.json` in the output folder holds the command line of a finished step, and hashes of what it made and of all that it read. A step
+is done where all that it reads is the same and its output is there; each step can itself go on after a kill. `steps/NAME.begun.json` holds
+the same of a step that was begun, so that one whose inputs were made anew starts over once, and goes on afterwards.
 """
 
 import json
 import shlex
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "run_task_distillation.py"
 STEPS = "steps"
 REQUEUE = 75
 Inputs = dict[str, str | None]
-"""Which run of a step, or which content, was read; None where nobody can say."""
+"""Which content was read, by the name of its step or flag; None where nobody can say."""
 
 
 def shown(command: str, line: str, launcher: Sequence[str]) -> str:
@@ -64,9 +63,12 @@ class Runner:
         print(f"{step.name}: {shown(step.command, shlex.join(line), self.launcher)}", flush=True)
         launched = self.launcher if step.command == "distil" and self.launcher else [sys.executable]
         status, asked = start([*launched, str(SCRIPT), *line])
+        if step.has_diverged():
+            raise UserError(f"{step.name}: its loss was no number; remove {step.output.parent}, and a lower --set distil.lr=X or "
+                            f"--set distil.precision=fp32 may work")
         is_done = status == 0 and step.is_done()
         if is_done:
-            write_json(self._path(step.name), {"words": step.words, "inputs": inputs, "serial": uuid.uuid4().hex})
+            write_json(self._path(step.name), {"words": step.words, "inputs": inputs, "serial": step.content()})
             self._path(step.name, begun=True).unlink(missing_ok=True)
         # Under torchrun a run that saved itself and stopped has status 0, and one that a launcher stopped any.
         if asked or status == REQUEUE or (status == 0 and not is_done and step.output.exists()):
@@ -95,7 +97,7 @@ class Runner:
         return self.folder / f"{name.replace(' ', '_')}{'.begun' if begun else ''}.json"
 
     def _serial(self, name: str) -> str | None:
-        """Which run of the step made what is there."""
+        """What the step made, by content."""
         record = self._read(name)
         return None if record is None else record["serial"]
 

@@ -4,12 +4,16 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dataset.files import file_hash
+from evaluation.fine_tuning.model_folder import fingerprint
 from pretraining.run_folder import RunFolder, finished_reason
 from task_distillation.recipe.read import Recipe
 
 TEACHER, TEXTS, LOGITS, STUDENTS, SERVING = "teacher", "transfer_set.tsv", "logits.parquet", "students", "serving"
-FILE_FLAGS = {"generate": ("lm_path", "lm_config", "lm_tokenizer"), "distil": ("word_vectors", "student_path")}
-"""Flags of a recipe's sections that name what no step has made."""
+FILE_FLAGS = {"teach": ("protocol",), "augment": ("spacy_model",), "generate": ("lm_path", "lm_config", "lm_tokenizer"),
+              "distil": ("word_vectors", "student_path", "deepspeed_config")}
+"""Flags of a recipe's sections that name what no step has made, or by another word something that is no file."""
+DIVERGED = "diverged"
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,19 @@ class Step:
     def is_done(self) -> bool:
         """Whether its work is there. A run that was stopped has a summary too, and under torchrun its status is 0."""
         if self.command == "distil":
-            return finished_reason(RunFolder(self.output.parent)) is not None
+            return self._ended() not in (None, DIVERGED)
         return self.output.exists()
+
+    def has_diverged(self) -> bool:
+        """Whether it is a training that ended because its loss was no number; its status is 0."""
+        return self.command == "distil" and self._ended() == DIVERGED
+
+    def _ended(self) -> str | None:
+        return finished_reason(RunFolder(self.output.parent))
+
+    def content(self) -> str:
+        """A hash of what it made, the same for the same bytes made again; of a training its summary's, which no other training has."""
+        return fingerprint(self.output.parent) if self.command == "teach" else file_hash(self.output)
 
     def mark(self) -> int:
         """Changes when the step takes over what was there; 0 where nothing is."""
@@ -60,7 +75,7 @@ def plan_steps(recipe: Recipe, output_dir: Path, model: Path | None, teacher: Pa
     if teacher is None:
         teacher = output_dir / TEACHER
         steps.append(Step("teach", "teach", [*task, "--model", str(model), "--output_dir", str(teacher), *recipe.words("teach")],
-                          teacher / "config.json", reads={"--model": model}))
+                          teacher / "config.json", reads={"--model": model, **_files(recipe, "teach")}))
     if recipe.texts == "generate":
         folder = output_dir / "generated"
         texts, place = folder / TEXTS, ["--output_dir", str(folder)]

@@ -50,6 +50,11 @@ def student_score(run: Path, task: Task) -> Row | None:
                  and row.get("weights_sha256") == weights and "metrics" in row), None)
 
 
+def retention(teacher: float, constant: float, students: float) -> float | None:
+    """The share of the teacher's score that students keep; None where either is not above the same answer for every row."""
+    return students / teacher if teacher > max(constant, 0) and students > constant else None
+
+
 def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row) -> str:
     """Write summary.json and summary.md; the latter's text. Scores are fractions in the first, percent in the second."""
     students = []
@@ -72,12 +77,13 @@ def summarise(output_dir: Path, seeds: tuple[int, ...], task: Task, teacher: Row
     lines += [_line("the same answer for every row", None, [teacher["constant_metrics"]])]
     lines += [f"| student, seed {student['seed']} | | {' | '.join('no score' for _ in names)} |"
               for student in students if student["metrics"] is None]
-    lines += ["", "Dev sets, in percent; weights of the end of the budget, which no score has chosen."]
+    lines += ["", "Dev sets, in percent; weights of the end of the training, which no score has chosen."]
     if scored:
-        best = teacher["metrics"][task.headline]
+        best, floor = (metrics[task.headline] for metrics in (teacher["metrics"], teacher["constant_metrics"]))
         mean = spread([student["metrics"][task.headline] for student in scored]).mean
-        content["retention"] = mean / best if best > 0 else None
-        lines += [] if best <= 0 else [f"The students keep {mean / best:.1%} of the teacher's {task.headline}."]
+        content["retention"] = kept = retention(best, floor, mean)
+        lines.append(f"The students keep {kept:.1%} of the teacher's {task.headline}." if kept is not None else
+                     f"The {'students' if best > floor else 'teacher'} did not learn the task: not above the same answer for every row.")
     serving = students[0]["serving"]
     sizes = ", ".join(f"{name} {found['bytes'] / 1e6:.1f} MB" for name, found in serving["formats"].items())
     lines += [f"{serving['parameters']['without_embeddings']:,} of a student's parameters are not embeddings; to serve: {sizes}."]

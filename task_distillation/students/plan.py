@@ -14,6 +14,8 @@ from task_distillation.students.flags import StudentFlags
 from task_distillation.students.vectors import check_start
 from task_distillation.transfer_set import text_columns
 
+MOST = 1_000_000
+"""Of every size of a student: beyond any that a machine could hold."""
 OF_WORDS = ("word_vectors", "vocab_size", "min_count")
 
 
@@ -70,8 +72,8 @@ def _segments(folder: Path) -> int:
 def _check_sizes(flags: StudentFlags) -> None:
     counts = ("max_length", "hidden_size", "fc_size", "feature_maps", "embedding_size", "min_count")
     for name in counts:
-        if getattr(flags, name) < 1:
-            raise UserError(f"--{name} {getattr(flags, name)}: a whole number above 0 is needed")
+        if not 1 <= getattr(flags, name) <= MOST:
+            raise UserError(f"--{name} {getattr(flags, name)}: a whole number from 1 to {MOST:,} is needed")
     if flags.vocab_size < 5:
         raise UserError(f"--vocab_size {flags.vocab_size}: 5 or more is needed, four of which are [PAD], [UNK], [SEP] and [MASK]")
     if not (math.isfinite(flags.dropout) and 0 <= flags.dropout < 1):
