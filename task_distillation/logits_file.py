@@ -110,6 +110,8 @@ def read_logits(path: Path, task: Task) -> Iterator[LogitsChunk]:
     check_logits_name(path)
     try:
         _check_unchanged(path)
+        if not path.stat().st_size:
+            raise UserError(f"{path}: the file is empty; a file that `label` wrote would work")
         yield from _read_tsv(path, task) if path.suffix.lower() == TSV else _read_parquet(path, task)
     except OSError as error:
         raise UserError(f"{path}: {reason(error)}; a file of logits that can be read would work") from None
