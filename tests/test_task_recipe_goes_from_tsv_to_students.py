@@ -100,6 +100,10 @@ def test_from_tsv_to_programs_and_on_after_every_kind_of_stop(place, started, mo
     _put_other_scores(place)
     main(words(place))
     assert started == [] and capsys.readouterr().out.count("done before") == 7
+    (place / "encoder").rename(place / "encoder, elsewhere")  # the teacher is there
+    main(words(place))
+    (place / "encoder, elsewhere").rename(place / "encoder")
+    assert started == []
     again = json.loads((place / "out" / "summary.json").read_text())["students"]
     assert again[0]["metrics"] == said["students"][0]["metrics"] and again[1]["metrics"] is None
     assert "| student, seed 2 | | no score |" in (place / "out" / "summary.md").read_text()
@@ -203,7 +207,7 @@ MISTAKES = {
 def test_mistakes_are_found_before_the_first_step(place, started, name):
     text, more, said = MISTAKES[name]
     (place / "wrong.yaml").write_text(text)
-    command = words(place, name="wrong.yaml")
+    command = words(place, "--output_dir", str(place / "never"), name="wrong.yaml")
     if more and more[1] is None:
         at = command.index(more[0])
         del command[at : at + 2]

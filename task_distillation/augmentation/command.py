@@ -3,8 +3,8 @@
     python run_task_distillation.py augment --task_name sst2 --glue_dir glue --output runs/sst2/augmented.tsv
 
 The output begins with the task's own training rows and their labels; the new rows have none. Every pass makes one new text of each row, so
-that a file that --max_rows cuts short in a later pass has something of every row. OUTPUT.json beside it says what decided it: the same command again
-does nothing, and another one does not replace it.
+that a file that --max_rows cuts short in a later pass has something of every row. OUTPUT.json beside it says what decided it: the same
+command again does nothing, and another one does not replace it.
 """
 
 import argparse

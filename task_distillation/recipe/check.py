@@ -53,7 +53,10 @@ def check_steps(recipe: Recipe, task: Task, steps: Sequence[Step]) -> None:
 
 
 def check_inputs(recipe: Recipe, data: TaskData, steps: Sequence[Step], flags: argparse.Namespace) -> None:
-    """UserError for data, models, devices and packages with which a step could not do its work. `flags`: those of `recipe`."""
+    """UserError for data, models, devices and packages with which one of `steps`, which are still to be done, could not do its work.
+
+    `flags`: those of `recipe`.
+    """
     def teach_inputs(words: list[str]) -> None:
         asked = _teach_flags(words)
         check_fine_tuning(asked.model, data.task, teach.teach_settings(asked, data.task.name)[0])

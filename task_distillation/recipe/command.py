@@ -61,9 +61,9 @@ def main(arguments: list[str]) -> None:
             print(shown("export", export_line(recipe, output_dir, seed), launcher))
         return
     data = read_task(named)
-    check_inputs(recipe, data, steps, flags)
     runner = Runner(output_dir, launcher, Outside(data))
     runner.check(steps)
+    check_inputs(recipe, data, [step for step in steps if not runner.has_done(step)], flags)
     for step in steps:
         runner.run(step)
     _finish(flags, recipe, task, steps, runner)

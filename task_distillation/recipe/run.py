@@ -52,11 +52,16 @@ class Runner:
                 what = f"{other} {step.reads[other]}" if other in step.reads else "the task's data"
                 raise UserError(f"{step.output}: made when {what} had other content; another --output_dir would work, or remove it")
 
+    def has_done(self, step: Step) -> bool:
+        """Whether the step was done by this command line and its work is there; of whatever inputs."""
+        record = self._read(step.name)
+        return record is not None and record["words"] == step.words and step.is_done()
+
     def run(self, step: Step) -> None:
         """Do the step unless it is done; UserError where it fails, and SystemExit(75) where it was asked to stop and can go on."""
         inputs = {name: self._serial(name) for name in step.inputs} | self.outside.of(step)
         record = self._read(step.name)
-        if record is not None and record["words"] == step.words and _first_other(record["inputs"], inputs) is None and step.is_done():
+        if record is not None and self.has_done(step) and _first_other(record["inputs"], inputs) is None:
             print(f"{step.name}: done before", flush=True)
             return
         line = step.line(self._starts_over(step, record, inputs))
