@@ -13,24 +13,33 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dataset.errors import OneLineParser, UserError, run_command
+from evaluation.fine_tuning.settings import FineTuningSettings
 from evaluation.scoring.statistics import Spread, spread
-from evaluation.tasks.task import Task
+from evaluation.tasks.table import load_task
+from evaluation.tasks.task import Examples, Task, TaskData
 from task_distillation.recipe.child import start
 from task_distillation.recipe.read import Recipe, read_recipe
 from task_distillation.recipe.run import REQUEUE, SCRIPT
+from task_distillation.recipe.steps import student_run
 from task_distillation.task_flags import select_task
+from task_distillation.teaching.label import label_settings
+from task_distillation.teaching.label import make_parser as label_parser
 
 LABELS = "labels"
+ROWS = 64
+"""Of one forward pass of a student."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: `runs`, one for each seed."""
+    """A row of the table, over seeds: `agreement`, the share of the dev rows on which student and teacher say the same."""
 
     name: str
-    runs: list[Path]
     scores: Spread
+    agreement: Spread
 
 
 def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -82,27 +91,55 @@ def train_on_labels(recipe: Recipe, flags: argparse.Namespace) -> list[Path]:
     return runs
 
 
-def scores_of(name: str, runs: list[Path], task: Task) -> Arm:
-    """The row of `runs`; UserError where one has no score."""
-    from task_distillation.recipe.summary import student_score
+def teacher_answers(teacher: Path, data: TaskData, settings: FineTuningSettings) -> np.ndarray:
+    """(N,) class numbers that the teacher gives to the first dev set, read as `label` reads texts."""
+    from evaluation.fine_tuning.training import score_only
 
-    rows = [student_score(run, task) for run in runs]
+    return score_only(teacher, data, settings, say=lambda line: None).outputs[first_dev(data)[0]].argmax(axis=1)
+
+
+def student_answers(folder: Path, data: TaskData) -> np.ndarray:
+    """(N,) class numbers that the student in `folder` gives to the first dev set."""
+    import torch
+
+    from task_distillation.students.build import encode
+    from task_distillation.students.folder import load_student
+    from task_distillation.students.part import collate_parts
+
+    student, examples = load_student(folder), first_dev(data)[1]
+    parts, found = encode(student.config, student.tokenizer, examples.texts), []
+    for rows in np.array_split(np.arange(len(examples)), max(1, len(examples) // ROWS)):
+        with torch.inference_mode():
+            found.append(student.module(collate_parts(parts, rows, student.module.pad_token_id)).argmax(dim=1).numpy())
+    return np.concatenate(found)
+
+
+def first_dev(data: TaskData) -> tuple[str, Examples]:
+    return next(iter(data.dev.items()))
+
+
+def arm_of(name: str, runs: list[Path], data: TaskData, teacher: np.ndarray) -> Arm:
+    """The row of `runs`, one for each seed; UserError where one has no score."""
+    from task_distillation.recipe.summary import last_marker, student_score
+
+    rows = [student_score(run, data.task) for run in runs]
     missing = next((run for run, row in zip(runs, rows, strict=True) if row is None), None)
     if missing is not None:
         raise UserError(f"{missing}: no score of its last student; remove it and run this again")
-    return Arm(name, runs, spread([row["metrics"][task.headline] for row in rows]))
+    alike = [float((student_answers(last_marker(run), data) == teacher).mean()) for run in runs]
+    return Arm(name, spread([row["metrics"][data.task.headline] for row in rows]), spread(alike))
 
 
 def table(task: Task, teacher: float, arms: list[Arm]) -> list[str]:
     """`arms`: that of labels first. In percent; `gain` is over labels, `deviation` of one run, over seeds."""
     base = arms[0].scores.mean
     lines = [f"{task.name}, {task.headline}, teacher {100 * teacher:.1f}", "",
-             "| student of | mean | deviation | gain | seeds |", "|:--|--:|--:|--:|:--|"]
+             "| student of | mean | deviation | gain | seeds | agrees with teacher |", "|:--|--:|--:|--:|:--|--:|"]
     for arm in arms:
         deviation = "" if arm.scores.deviation is None else f"{100 * arm.scores.deviation:.1f}"
         gain = "" if arm is arms[0] else f"{100 * (arm.scores.mean - base):+.1f}"
         lines.append(f"| {arm.name} | {100 * arm.scores.mean:.1f} | {deviation} | {gain} | "
-                     f"{', '.join(f'{100 * value:.1f}' for value in arm.scores.values)} |")
+                     f"{', '.join(f'{100 * value:.1f}' for value in arm.scores.values)} | {100 * arm.agreement.mean:.1f} |")
     return lines
 
 
@@ -111,14 +148,19 @@ def main(arguments: list[str] | None = None) -> None:
     recipes = read_recipes(flags.recipes)
     first = next(iter(recipes.values()))
     task = select_task(argparse.Namespace(task_name=first.task_name, task_file=None))
+    if task.kind != "classification":
+        raise UserError(f"{task.name}: a regression; a task with classes, on which student and teacher may agree, would work")
     teacher = flags.output_dir / "teacher"
     run_step("teach", "--task_name", first.task_name, "--glue_dir", flags.glue_dir, "--model", flags.model, "--output_dir", teacher,
              *first.words("teach"))
-    arms = [scores_of(LABELS, train_on_labels(first, flags), task)]
+    data = load_task(task, flags.glue_dir)
+    asked = ["--teacher_path", str(teacher), "--transfer_set", "-", "--output", "-", *first.words("label")]
+    answers = teacher_answers(teacher, data, label_settings(label_parser().parse_args(asked)))
+    arms = [arm_of(LABELS, train_on_labels(first, flags), data, answers)]
     for name, recipe in recipes.items():
         folder = flags.output_dir / name
         run_step("recipe", recipe.path, "--teacher_path", teacher, "--glue_dir", flags.glue_dir, "--output_dir", folder)
-        arms.append(scores_of(name, [folder / "students" / f"seed_{seed}" for seed in recipe.seeds], task))
+        arms.append(arm_of(name, [student_run(folder, seed) for seed in recipe.seeds], data, answers))
     score = json.loads((teacher / "teach.json").read_text(encoding="utf-8"))["metrics"][task.headline]
     print("\n" + "\n".join(table(task, score, arms)))
 

@@ -2,15 +2,26 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from launching import ROOT
+from tiny_glue import make_model, write_sst2
 
 from benchmarks import small_students
 from dataset.errors import UserError
+from evaluation.fine_tuning.settings import FineTuningSettings
+from evaluation.fine_tuning.training import fine_tune
+from evaluation.tasks.table import load_task, select_tasks
 from pretraining.args.flag_set import parse_flags
 from task_distillation.distilling.flags import TaskArgs
 from task_distillation.recipe import summary
 from task_distillation.recipe.command import main as recipe
+from task_distillation.students.build import build_student, encode, make_tokenizer
+from task_distillation.students.flags import StudentFlags
+from task_distillation.students.folder import save_student
+from task_distillation.students.part import collate_parts
+from task_distillation.students.plan import plan_student
 
 RECIPES = ROOT / "benchmarks" / "task_recipes"
 SCORES = {"labels": (0.8, 0.82, 0.84), "lite": (0.86, 0.86, 0.86), "heavy": (0.79, 0.80, 0.81)}
@@ -51,10 +62,15 @@ def test_every_row_is_trained_and_its_gain_told(tmp_path, monkeypatch, capsys):
         name, seed = run.relative_to(tmp_path).parts[0], int(run.name[-1])
         return {"metrics": {task.headline: SCORES[name][seed - 1]}}
 
+    write_sst2(tmp_path / "g")
+    answers = np.ones(dev_rows := len(load_task(select_tasks(["sst2"])[0], tmp_path / "g").dev["dev"]), np.int64)
+    monkeypatch.setattr(small_students, "teacher_answers", lambda *_: answers)
+    monkeypatch.setattr(small_students, "student_answers", lambda *_: np.arange(dev_rows) % 4 > 0)
+    monkeypatch.setattr(summary, "last_marker", lambda run: run)
     monkeypatch.setattr(small_students, "run_step", run_step)
     monkeypatch.setattr(summary, "student_score", student_score)
     paths = [str(RECIPES / "sst2" / f"{name}.yaml") for name in ("lite", "heavy")]
-    small_students.main([*paths, "--model", "m", "--glue_dir", "g", "--output_dir", str(tmp_path)])
+    small_students.main([*paths, "--model", "m", "--glue_dir", str(tmp_path / "g"), "--output_dir", str(tmp_path)])
     assert [words[0] for words in steps] == ["teach", "distil", "distil", "distil", "recipe", "recipe"]
     plain = [parse_flags(TaskArgs, words[1:]) for words in steps[1:4]]
     assert [args.run.seed for args in plain] == [1, 2, 3]
@@ -63,6 +79,26 @@ def test_every_row_is_trained_and_its_gain_told(tmp_path, monkeypatch, capsys):
     assert {(args.student.hidden_size, args.budget.max_steps) for args in plain} == {(150, 6000)}
     assert [words[words.index("--teacher_path") + 1] for words in steps[4:]] == [str(tmp_path / "teacher")] * 2
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "SST-2, accuracy, teacher 90.0", "", "| student of | mean | deviation | gain | seeds |", "|:--|--:|--:|--:|:--|",
-        "| labels | 82.0 | 2.0 |  | 80.0, 82.0, 84.0 |", "| lite | 86.0 | 0.0 | +4.0 | 86.0, 86.0, 86.0 |",
-        "| heavy | 80.0 | 1.0 | -2.0 | 79.0, 80.0, 81.0 |"]
+        "SST-2, accuracy, teacher 90.0", "", "| student of | mean | deviation | gain | seeds | agrees with teacher |",
+        "|:--|--:|--:|--:|:--|--:|",
+        "| labels | 82.0 | 2.0 |  | 80.0, 82.0, 84.0 | 75.0 |", "| lite | 86.0 | 0.0 | +4.0 | 86.0, 86.0, 86.0 | 75.0 |",
+        "| heavy | 80.0 | 1.0 | -2.0 | 79.0, 80.0, 81.0 | 75.0 |"]
+
+
+def test_answers_are_those_that_the_scores_count(tmp_path):
+    write_sst2(tmp_path / "glue")
+    data = load_task(select_tasks(["sst2"])[0], tmp_path / "glue")
+    labels = np.array(data.dev["dev"].labels)
+    settings = FineTuningSettings(max_steps=20, learning_rate=1e-3, max_seq_length=32, precision="fp32")
+    outcome = fine_tune(make_model(tmp_path / "encoder"), data, settings, save_to=tmp_path / "teacher", say=lambda line: None)
+    found = small_students.teacher_answers(tmp_path / "teacher", data, settings)
+    assert (found == labels).mean() == outcome.metrics["accuracy"]
+    plan = plan_student(StudentFlags(hidden_size=8, fc_size=8, embedding_size=16), data.task)
+    tokenizer = make_tokenizer(plan, (text for text in data.train.texts[0]))
+    student = build_student(plan, tokenizer, data.task, 0).eval()
+    (tmp_path / "student").mkdir()
+    save_student(tmp_path / "student", student, tokenizer)
+    parts = encode(plan.config, tokenizer, data.dev["dev"].texts)
+    with torch.no_grad():
+        alone = [int(student(collate_parts(parts, np.array([row]), student.pad_token_id)).argmax()) for row in range(len(labels))]
+    assert small_students.student_answers(tmp_path / "student", data).tolist() == alone
