@@ -140,7 +140,7 @@ def _text_stream(path: Path) -> Iterator[Iterable[bytes]]:
     with Path(path).open("rb") as stream:
         begin = stream.read(len(PARQUET))
         if not begin:
-            raise UserError(f"{path}: the file is empty; a header line and one row a line would work")
+            raise UserError(f"{path}: an empty transfer set; a header line and one row a line would work")
         if begin == PARQUET:
             raise UserError(f"{path}: a Parquet file; texts are in a TSV, as augment and generate write it")
         stream.seek(0)
